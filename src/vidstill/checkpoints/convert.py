@@ -84,7 +84,7 @@ def import_checkpoint(
 
 
 def _detect_layout(file: ForeignFile) -> tuple[str, LayoutMatch]:
-    """The key of the layout that a file has, and what it was recognized as.
+    """Return the key of the layout that a file has, and what it was recognized as.
 
     Raises:
         InputError: No layout fits.
@@ -113,7 +113,7 @@ def _resolve_entry(
 def _describe_faults(
     native: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], entries: Sequence[TensorConversion]
 ) -> str:
-    """What is missing, of a wrong shape, or unexplained, and what to do; empty: nothing is."""
+    """Return what is missing, of a wrong shape, or unexplained, and what to do; empty: nothing is."""
     statuses = defaultdict(list)
     for entry in entries:
         statuses[entry.native_name].append(entry.status)

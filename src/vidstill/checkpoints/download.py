@@ -25,7 +25,7 @@ _HTML_STARTS = (b"<!doctype html", b"<html")
 
 
 def fetch_checkpoint(source: str | Path, check_file: Callable[[Path, str], object]) -> Path:
-    """The local file or directory of a source, which is fetched if it is not there.
+    """Return the local file or directory of a source, which is fetched if it is not there.
 
     Args:
         source: As for `read_checkpoint`.
@@ -58,7 +58,7 @@ def fetch_checkpoint(source: str | Path, check_file: Callable[[Path, str], objec
 
 
 def choose_checkpoint_file(names: Collection[str], source: str) -> str:
-    """Which file of a directory holds its weights, or is their index.
+    """Return which file of a directory holds its weights, or is their index.
 
     Raises:
         InputError: None does, or several do.
@@ -80,7 +80,7 @@ def choose_checkpoint_file(names: Collection[str], source: str) -> str:
 
 
 def read_shard_index(index: Path) -> dict[str, str]:
-    """The file beside an index that holds each tensor.
+    """Return the file beside an index that holds each tensor.
 
     Raises:
         InputError: It is no index, or names other files.
@@ -109,7 +109,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def _fetch_url(url: str, check_file: Callable[[Path, str], object]) -> Path:
-    """The cached file of a URL. It is complete or absent; processes that need it at once wait for the first."""
+    """Return the cached file of a URL. It is complete or absent; processes that need it at once wait for the first."""
     from huggingface_hub.utils import WeakFileLock
 
     _check_url(url)
@@ -184,7 +184,7 @@ def _check_digest(path: Path, url: str, advice: str) -> None:
 
 
 def _fetch_from_hub(url: str) -> Path:
-    """The file of a model's weights, or their index, in the Hub's cache, with its config files and its card beside it.
+    """Return the file of a model's weights, or their index, in the Hub's cache; config files and card are beside it.
 
     If the Hub cannot be reached, or HF_HUB_OFFLINE is set, what was fetched before is used.
 
@@ -234,7 +234,7 @@ def _fetch_from_hub(url: str) -> Path:
 
 
 def _build_fetch_error(url: str, error: Exception, repo: str = "", revision: str | None = None) -> InputError:
-    """The message for an exception of huggingface_hub, or of the library that it downloads with.
+    """Return the message for an exception of huggingface_hub, or of the library that it downloads with.
 
     Args:
         url: What was to be fetched.

@@ -13,12 +13,12 @@ from vidstill.utils.types import Grid
 
 
 def needs_inflation(source: ViTConfig, target: ViTConfig) -> bool:
-    """Whether an image encoder is to become a video encoder."""
+    """Return whether an image encoder is to become a video encoder."""
     return source.tubelet[0] == 1 < target.tubelet[0]
 
 
 def needs_learned_positions(source: ViTConfig, target: ViTConfig) -> bool:
-    """Whether fixed positions are to become learned ones (MAE's fine-tuning)."""
+    """Return whether fixed positions are to become learned ones (MAE's fine-tuning)."""
     return target.positions == "learned" and source.positions not in ("learned", "separable")
 
 
@@ -51,7 +51,7 @@ def inflate_encoder(tensors: Mapping[str, Tensor], source: ViTConfig, target: Vi
 
 
 def init_learned_positions(tensors: Mapping[str, Tensor], source: ViTConfig, target: ViTConfig) -> dict[str, Tensor]:
-    """The initial values of learned positions, from another encoder's positions; nothing if they are to be fixed.
+    """Return the initial values of learned positions, from another encoder's; nothing if they are to be fixed.
 
     Args:
         tensors: Of the other encoder, with the names of `ViT`.
@@ -74,7 +74,7 @@ def init_learned_positions(tensors: Mapping[str, Tensor], source: ViTConfig, tar
 
 
 def _build_source_table(tensors: Mapping[str, Tensor], source: ViTConfig, grid: Grid) -> Float[Tensor, "n d"]:
-    """The positions that an encoder (of images, where they are separable) gives the tokens of a grid."""
+    """Return the positions that an encoder (of images, where they are separable) gives the tokens of a grid."""
     old = Grid(*source.learned_grid) if source.learned_grid else grid
     match source.positions:
         case "learned":

@@ -69,7 +69,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
 
 
 def _iterate_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator[bytes]:
-    """The header's length in 8 bytes, the header as JSON padded to 8 bytes, the tensors' bytes."""
+    """Return the header's length in 8 bytes, the header as JSON padded to 8 bytes, the tensors' bytes."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt", **metadata}}
     start = 0
     for name, tensor in tensors.items():
@@ -111,7 +111,7 @@ def read_checkpoint(source: str | Path) -> Checkpoint:
 
 
 def list_checkpoint_files(source: str | Path) -> list[Path]:
-    """The local files that hold a source's tensors, after the index if there is one.
+    """Return the local files that hold a source's tensors, after the index if there is one.
 
     Raises:
         InputError: As `read_checkpoint`.
@@ -122,7 +122,7 @@ def list_checkpoint_files(source: str | Path) -> list[Path]:
 
 
 def _resolve_source(source: str | Path) -> tuple[Path, Path]:
-    """The local path of a source, and its file or index."""
+    """Return the local path of a source, and its file or index."""
     path = fetch_checkpoint(source, _read_file)
     if not path.is_dir():
         return path, path

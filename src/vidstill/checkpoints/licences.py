@@ -23,7 +23,7 @@ _CHUNK_BYTES = 2**20
 
 
 def find_licence(checkpoint: Checkpoint) -> str | None:
-    """The licence of a checkpoint joined with those of all its sources; None: it is native, and nothing restricts it.
+    """Return a checkpoint's licence joined with those of all its sources; None: it is native and unrestricted.
 
     A foreign file's licence is stated in it or beside it, or is that of the published file that it is; else it is
     UNKNOWN_LICENCE.
@@ -40,7 +40,7 @@ def find_licence(checkpoint: Checkpoint) -> str | None:
 
 
 def build_provenance(sources: Mapping[str, Checkpoint]) -> dict[str, Any]:
-    """The metadata of a checkpoint that say what it was trained from, each source with its own provenance.
+    """Return the metadata of a checkpoint that say what it was trained from, each source with its own provenance.
 
     The files of the sources are hashed: call it in one process.
 
@@ -55,7 +55,7 @@ def build_provenance(sources: Mapping[str, Checkpoint]) -> dict[str, Any]:
 
 
 def describe_licence_restrictions(sources: Mapping[str, Checkpoint]) -> list[str]:
-    """A sentence for each source whose licence is not known to allow commercial use of what is trained from it."""
+    """Return a sentence for each source whose licence may not allow commercial use of what is trained from it."""
     sentences = []
     for role, checkpoint in sources.items():
         licence = find_licence(checkpoint)
@@ -72,7 +72,7 @@ def describe_licence_restrictions(sources: Mapping[str, Checkpoint]) -> list[str
 
 
 def format_licence(checkpoint: Checkpoint) -> list[str]:
-    """A line with the licence and what it allows, and one for each source."""
+    """Return a line with the licence and what it allows, and one for each source."""
     licence = find_licence(checkpoint)
     use = {True: "allows commercial use", False: "not for commercial use", None: "not known to allow commercial use"}
     line = f"licence: {licence}, {use[allows_commercial(licence)]}" if licence else "licence: only its trainer's"
@@ -80,14 +80,14 @@ def format_licence(checkpoint: Checkpoint) -> list[str]:
 
 
 def _is_native(checkpoint: Checkpoint) -> bool:
-    """Whether vidstill trained it: an imported file has a layout and no provenance."""
+    """Return whether vidstill trained it: an imported file has a layout and no provenance."""
     return "provenance" in checkpoint.metadata or (
         "encoder" in checkpoint.metadata and "layout" not in checkpoint.metadata
     )
 
 
 def _join_provenance(metadata: Mapping[str, Any]) -> str | None:
-    """The licence that a checkpoint, or an entry of a provenance, states, joined with those of its provenance."""
+    """Return the stated licence of a checkpoint, or of a provenance entry, joined with those of its provenance."""
     return join_licences([metadata.get("licence"), *map(_join_provenance, metadata.get("provenance") or [])])
 
 
@@ -111,7 +111,7 @@ def _identify_published(checkpoint: Checkpoint) -> PublishedCheckpoint | None:
 
 
 def hash_file(path: Path) -> Mapping[str, str]:
-    """The md5 and sha256 of a file, which is read once."""
+    """Return the md5 and sha256 of a file, which is read once."""
     stat = path.stat()
     return _hash_file_version(path, stat.st_mtime_ns, stat.st_size)
 
@@ -127,7 +127,7 @@ def _hash_file_version(path: Path, _modified_ns: int, _size: int) -> Mapping[str
 
 
 def _read_card_licence(directory: Path) -> str | None:
-    """The licence in the front matter of a model card: a word, or a list of them."""
+    """Return the licence in the front matter of a model card: a word, or a list of them."""
     from huggingface_hub import metadata_load
 
     path = directory / _MODEL_CARD
@@ -149,7 +149,7 @@ def _format_role(role: str) -> str:
 
 
 def format_provenance(entries: Iterable[Mapping[str, Any]], indent: str) -> list[str]:
-    """A line for each source, after an indent; its own sources follow, indented further."""
+    """Return a line for each source, after an indent; its own sources follow, indented further."""
     lines = []
     for entry in entries:
         kind = [entry[key] for key in ("published", "layout", "kind") if entry.get(key)][:1]
@@ -161,7 +161,7 @@ def format_provenance(entries: Iterable[Mapping[str, Any]], indent: str) -> list
 
 
 def allows_commercial(licence: str | None) -> bool | None:
-    """Whether an SPDX expression allows commercial use; None: there is none, or it has unknown licences."""
+    """Return whether an SPDX expression allows commercial use; None: there is none, or it has unknown licences."""
     verdicts = set()
     for term in _split_terms(licence or ""):
         choices = {_COMMERCIAL_USE.get(choice.strip("() ")) for choice in term.split(" OR ")}
@@ -170,18 +170,18 @@ def allows_commercial(licence: str | None) -> bool | None:
 
 
 def join_licences(licences: Iterable[str | None]) -> str | None:
-    """One expression that demands what all of them demand, each licence once; None: none of them demands anything."""
+    """Join licences by AND in one expression, each once; None: none of them demands anything."""
     terms = dict.fromkeys(term for licence in licences if licence for term in _split_terms(licence))
     return " AND ".join(f"({term})" if " OR " in term and len(terms) > 1 else term for term in terms) or None
 
 
 def _split_terms(expression: str) -> list[str]:
-    """The terms of an expression that are joined by AND; a choice in parentheses is one term."""
+    """Return the terms of an expression that are joined by AND; a choice in parentheses is one term."""
     return [term.strip().removeprefix("(").removesuffix(")") for term in _AND.split(expression)]
 
 
 def normalize_spdx(text: str) -> str | None:
-    """The SPDX identifier of a licence as model cards write it, `cc-by-nc-4.0` for example; None: it says nothing."""
+    """Return the SPDX identifier of a model card's licence, such as `cc-by-nc-4.0`; None: the card states none."""
     text = text.strip().strip("'\"")
     if text.casefold() in ("", "unknown", "none", "null", "other"):
         return None

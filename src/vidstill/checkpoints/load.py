@@ -137,7 +137,7 @@ def _check_state_dict(module: nn.Module, tensors: Mapping[str, Tensor], source: 
 
 
 def infer_encoder_config(checkpoint: Checkpoint, default: ViTConfig | None = None) -> ViTConfig:
-    """The encoder that a loaded checkpoint states, or the default if it states none.
+    """Return the encoder that a loaded checkpoint states, or the default if it states none.
 
     Raises:
         InputError: It states none, and there is no default.
@@ -150,7 +150,7 @@ def infer_encoder_config(checkpoint: Checkpoint, default: ViTConfig | None = Non
 
 
 def merge_encoder_config(checkpoint: Checkpoint, config: ViTConfig) -> ViTConfig:
-    """The encoder of a model that starts from a checkpoint: the checkpoint's, except for what the recipe decides.
+    """Return the encoder of a model initialized from a checkpoint: the checkpoint's, except what the recipe decides.
 
     The recipe decides drop path, whether relative positions are added, and what happens to clips that do not divide
     into tubelets. Where an image encoder becomes a video encoder, it decides the tubelet's frames and the positions;
@@ -169,7 +169,7 @@ def merge_encoder_config(checkpoint: Checkpoint, config: ViTConfig) -> ViTConfig
 
 
 def extract_encoder_state(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """The encoder's tensors of a loaded checkpoint, with the names of `ViT`."""
+    """Return the encoder's tensors of a loaded checkpoint, with the names of `ViT`."""
     return select_prefix(checkpoint.tensors, _ENCODER_PREFIX)
 
 

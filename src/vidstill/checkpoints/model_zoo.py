@@ -53,14 +53,14 @@ class PublishedCheckpoint:
 
 @cache
 def list_published_checkpoints() -> tuple[PublishedCheckpoint, ...]:
-    """All published checkpoints, family by family."""
+    """Return all published checkpoints, family by family."""
     content = json.loads(_MODEL_ZOO_FILE.read_text(encoding="utf-8"))
     families = content["families"]
     return tuple(from_dict(PublishedCheckpoint, families[row["family"]] | row) for row in content["checkpoints"])
 
 
 def find_published_checkpoints(pattern: str = "*") -> list[PublishedCheckpoint]:
-    """The published checkpoints of a family, or whose name contains or matches a pattern.
+    """Return the published checkpoints of a family, or whose name contains or matches a pattern.
 
     Raises:
         InputError: None does.
@@ -76,7 +76,7 @@ def find_published_checkpoints(pattern: str = "*") -> list[PublishedCheckpoint]:
 
 
 def identify_published_checkpoint(source: str, md5: str = "") -> PublishedCheckpoint | None:
-    """The published checkpoint that a file is, by its hash or its repository on the Hub; None: none known here.
+    """Return the published checkpoint that a file is, by its hash or its repository on the Hub; None: none known here.
 
     Args:
         source: A path, also one in the Hub's cache, or a URL.

@@ -82,7 +82,7 @@ class _Tensor(NamedTuple):
 def _rebuild_tensor(
     storage: _Storage, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *_: Any
 ) -> _Tensor:
-    """A tensor that lies within its storage."""
+    """Return a tensor that lies within its storage."""
     last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
     is_outside = 0 not in shape and last >= storage.numel
     if len(shape) > 16 or min(0, offset, *shape, *stride) < 0 or is_outside:
@@ -275,7 +275,7 @@ class _make_dict:
 
 
 def _locate_tensors(content: dict[Any, Any], state_dict_key: str | None) -> dict[Any, tuple[tuple[Any, ...], Any]]:
-    """The keys that lead to each tensor, and what is there; of modules beside the model, under `module.name`."""
+    """Return the keys that lead to each tensor, and what is there; of modules beside the model, under `module.name`."""
     if state_dict_key is None:
         return {name: ((name,), value) for name, value in content.items()}
     located = {name: ((state_dict_key, name), value) for name, value in content[state_dict_key].items()}

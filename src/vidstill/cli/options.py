@@ -168,7 +168,7 @@ def _make_option(spec: StructFieldSpec, options: RecipeOptions) -> StructFieldSp
 
 
 def _list_part_types(annotation: Any) -> tuple[Any, ...]:
-    """The dataclasses that a field may hold."""
+    """Return the dataclasses that a field may hold."""
     kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     return tuple(kind for kind in kinds if isinstance(kind, type) and is_dataclass(kind))
 

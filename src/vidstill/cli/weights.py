@@ -199,7 +199,7 @@ def inspect_weights(
 
 
 def _format_tensor_table(report: ConversionReport, *, show_all: bool) -> list[str]:
-    """A line for each tensor; without `show_all`, for the first ones of each remarkable status."""
+    """Return a line for each tensor; without `show_all`, for the first ones of each remarkable status."""
     entries: list[TensorConversion] = []
     for status in dict.fromkeys(entry.status for entry in report.entries):
         same_status = list(report.filter_by_status(status))

@@ -35,7 +35,7 @@ def list_weights(pattern: Positional[str] = "*", /, *, commercial: bool = False,
 
 
 def _format_family(checkpoints: Sequence[PublishedCheckpoint]) -> str:
-    """One line per checkpoint, followed by its recipes and its note."""
+    """Return one line per checkpoint, followed by its recipes and its note."""
     rows = []
     for each in checkpoints:
         parameters = f"{each.num_parameters / 1e6:.1f} M" if each.num_parameters else "–"

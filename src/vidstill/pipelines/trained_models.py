@@ -91,7 +91,7 @@ def _check_count(source: str, num_outputs: int, num_names: int, noun: str) -> No
 
 
 def _build_default_metadata(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The class names of a foreign classifier, which are numbers, and the views of its family's papers."""
+    """Return the class names of a foreign classifier, which are numbers, and the views of its family's papers."""
     num_classes = checkpoint.metadata["classifier"]["num_classes"]
     is_ssv2 = num_classes == NUM_CLASSES["ssv2"]
     if infer_encoder_config(checkpoint).tubelet[0] == 1:

@@ -78,7 +78,7 @@ def build_finetuning(
     warmup_epochs: int = 5,
     device_images: int = 32,
 ) -> FinetuneRecipe:
-    """A row of the tables of fine-tunings: position embeddings are computed to begin with, and learned from then on.
+    """Build a row of the tables of fine-tunings: learned position embeddings, initialized with the sinusoid.
 
     Args:
         side: Rows and columns of an image; larger ones than 224 have the position embeddings resized (bicubic), and

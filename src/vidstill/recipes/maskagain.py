@@ -92,7 +92,7 @@ _NO_OUTPUT = OutputConfig(hint_weight=0.0, relation_weight=0.0)
 
 
 def _ablation_400_epochs(hidden: HiddenConfig, output: OutputConfig, top_1: float) -> PretrainRecipe:
-    """A row of table 3 or 6: 400 epochs, then 100 of fine-tuning."""
+    """Build a row of table 3 or 6: 400 epochs, then 100 of fine-tuning."""
     return replace(
         base_ucf101,
         method=replace(_FULL, hidden=hidden, output=output),
@@ -101,7 +101,7 @@ def _ablation_400_epochs(hidden: HiddenConfig, output: OutputConfig, top_1: floa
 
 
 def _ablation_100_epochs(method: MaskAgainConfig | VideoMAEConfig, top_1: float) -> PretrainRecipe:
-    """A row of table 4 or 5, or a point of figure 3: 100 epochs, batch 24, then 50 of fine-tuning at batch 16."""
+    """Build a row of table 4 or 5, or a point of figure 3: 100 epochs, batch 24, then 50 of fine-tuning at batch 16."""
     return replace(base_ucf101_100e, method=method, published_result=f"fine-tuned: UCF101 top-1 {top_1} (5 × 3 views)")
 
 

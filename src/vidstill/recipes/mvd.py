@@ -32,7 +32,7 @@ def _pretrain(
     epochs: int = 400,
     drop_path: float = 0.1,
 ) -> PretrainRecipe:
-    """A row of the table of students.
+    """Build a row of the table of students.
 
     Args:
         decoder: Width, depth and heads; as wide as the encoder in S and B.

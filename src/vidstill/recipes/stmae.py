@@ -91,7 +91,7 @@ def _with_decoder(dim: int = 512, depth: int = 4) -> STMAEConfig:
 
 
 def _ablation_ssv2(method: STMAEConfig, top_1: float) -> PretrainRecipe:
-    """A row of table 12 (appendix B.4): 200 of the paper's epochs; warm-up as on Kinetics (inferred)."""
+    """Build a row of table 12 (appendix B.4): 200 of the paper's epochs; warm-up as on Kinetics (inferred)."""
     return replace(_pretrain(_LARGE, replace(_K400, dataset="ssv2"), 50, 30, ssv2=str(top_1)), method=method)
 
 
@@ -106,7 +106,7 @@ ablation_decoder_depth_8 = _ablation_ssv2(_with_decoder(depth=8), 62.0)  # table
 
 
 def _ablation_k400(method: STMAEConfig = _METHOD, repeats: int = 4) -> PretrainRecipe:
-    """A row of table 2; with other numbers of copies, as many clips in all, and 512 videos a step (inferred)."""
+    """Build a row of table 2; with other numbers of copies, as many clips in all, and 512 videos a step (inferred)."""
     return replace(
         large_k400_800e,
         method=method,
@@ -149,7 +149,7 @@ def _finetune(
     num_frames: int = 16,
     side: int = 224,
 ) -> FinetuneRecipe:
-    """A row of the tables; learning rates are for a step of `videos`, epochs are the paper's divided by `repeats`."""
+    """Build a row of the tables; learning rates are for `videos` per step, epochs the paper's divided by `repeats`."""
     frames, scale = TimedSampling(num_frames=num_frames, stride=4.0), videos / 256
     views = ViewsConfig(
         sampling=frames, temporal_clips=7, spatial_crops=3, short_side=side, size=(side, side), crop_rule="stmae"

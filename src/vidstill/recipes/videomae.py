@@ -84,7 +84,7 @@ ablation_epochs_400 = _pretrain(_BASE, SSV2, 400, 64 * 32, "SSv2 top-1 67.9 (2 �
 def build_finetune_data(
     dataset: str, sampling: FrameSampling, temporal_clips: int, side: int = 224
 ) -> tuple[ClipsConfig, ViewsConfig]:
-    """The clips and the test's views (× 3 crops) of a dataset; of SSv2, whose classes tell left from right, no flip."""
+    """Build the clips and the test's views (× 3 crops) of a dataset; no flips on SSv2: its classes have directions."""
     clips = ClipsConfig(
         dataset=dataset,
         sampling=sampling,
@@ -113,7 +113,7 @@ def build_finetuning(
     min_lr: float = 1e-6,
     repeats: int = 2,
 ) -> FinetuneRecipe:
-    """A row of the tables of fine-tunings, of VideoMAE and of the methods that follow it.
+    """Build a row of the tables of fine-tunings, of VideoMAE and of the methods that follow it.
 
     Args:
         devices: GPUs × accumulation steps.
@@ -192,7 +192,7 @@ _FRAMES = KeyframeSampling(frames=16, stride=4, frame_rate=25.0, rule="videomae"
 def build_detector(
     size: ViTConfig, base_lr: float, layer_decay: float, epochs: int, published_result: str
 ) -> DetectionRecipe:
-    """A row of the table of detectors.
+    """Build a row of the table of detectors.
 
     Clips have any shape: position embeddings are those of 16 × 224 × 224 pixels, resized. Colours are not those of the
     pre-training.

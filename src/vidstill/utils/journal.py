@@ -61,7 +61,7 @@ class Journal:
             )
 
     def _is_unused(self) -> bool:
-        """Whether the directory is absent, empty, or as a kill leaves it before the settings are written."""
+        """Return whether the directory is absent, empty, or as a kill leaves it before the settings are written."""
         if not self.directory.is_dir():
             return not os.path.lexists(self.directory)
         leftover = _SETTINGS_FILE + PARTIAL_SUFFIX

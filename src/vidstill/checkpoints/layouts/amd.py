@@ -48,7 +48,7 @@ def _match_pretraining(file: ForeignFile) -> LayoutMatch | None:
 
 
 def build_amd_rules(config: ViTConfig, projected_layers: Sequence[int]) -> tuple[RenameRule, ...]:
-    """A pre-training of AMD, whose student's layers are projected in the order of the recipe."""
+    """Return the rules of a pre-training of AMD, whose student's layers are projected in the order of the recipe."""
     layers = enumerate(projected_layers)
     return (
         *build_videomae_rules(config),
@@ -68,7 +68,7 @@ def _build_rules(config: ViTConfig, checkpoint: Checkpoint) -> tuple[RenameRule,
 
 
 def _build_unused_norms(foreign_tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The norm that AMD's model has behind each generator, with its initial values."""
+    """Return the norm that AMD's model has behind each generator, with its initial values."""
     norms: dict[str, Tensor] = {}
     for index in list_indices(foreign_tensors, "generators."):
         like = foreign_tensors[f"generators.{index}.blocks.0.norm1.weight"]

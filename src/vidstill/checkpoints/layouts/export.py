@@ -58,7 +58,7 @@ def export_state_dict(checkpoint: Checkpoint, layout: str) -> dict[str, Tensor]:
 
 
 def describe_omissions(checkpoint: Checkpoint, layout: str) -> list[str]:
-    """What a file of this layout does not say, in sentences."""
+    """Return what a file of this layout does not say, in sentences."""
     form, metadata = _get_format(layout), checkpoint.metadata
     config = from_dict(ViTConfig, metadata["encoder"])
     sentences = []
@@ -116,7 +116,7 @@ def _get_format(layout: str) -> ForeignFormat:
 def _build_fixed_position_tables(
     checkpoint: Checkpoint, config: ViTConfig, form: ForeignFormat, foreign_tensors: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """The fixed tables that foreign files store and ours do not; MAE's start with zeros for the class token."""
+    """Return the fixed tables that foreign files store and ours do not; MAE's start with zeros for the class token."""
     fixed = form.position_kinds[0]
     widths = {
         name: len(foreign_tensors[like])
@@ -134,7 +134,7 @@ def _build_fixed_position_tables(
 
 
 def _find_trained_grid(checkpoint: Checkpoint, config: ViTConfig) -> Grid:
-    """The grid that a checkpoint's positions are for: its learned table's, the stated one, or its recipe's.
+    """Return the grid that a checkpoint's positions are for: its learned table's, the stated one, or its recipe's.
 
     Raises:
         InputError: It says none.

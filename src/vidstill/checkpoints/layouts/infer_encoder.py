@@ -49,11 +49,11 @@ class ForeignFile:
         return not any(".attn.qkv." in name for name in self.tensors)
 
     def select(self, prefix: str) -> "ForeignFile":
-        """The tensors under a prefix, without it."""
+        """Return the tensors under a prefix, without it."""
         return replace(self, tensors=select_prefix(self.tensors, prefix))
 
     def count_rows(self, name: str) -> int:
-        """The number of outputs of a layer.
+        """Return the number of outputs of a layer.
 
         Raises:
             InputError: There is no tensor of this name.
@@ -63,18 +63,18 @@ class ForeignFile:
         return len(self.tensors[name])
 
     def has_patch_embed(self, ndim: int, prefix: str = "") -> bool:
-        """Whether there is a patch embedding of videos (a kernel of 5 dimensions) or of images (4)."""
+        """Return whether there is a patch embedding of videos (a kernel of 5 dimensions) or of images (4)."""
         weight = self.tensors.get(prefix + PATCH_EMBED_WEIGHT)
         return weight is not None and weight.ndim == ndim
 
 
 def select_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors under a prefix, without it."""
+    """Return the tensors under a prefix, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def list_indices(names: Mapping[str, Tensor], prefix: str) -> list[int]:
-    """The numbers that follow a prefix in names, ascending."""
+    """Return the numbers that follow a prefix in names, ascending."""
     matches = (re.match(rf"{re.escape(prefix)}(\d{{1,4}})\.", name) for name in names)
     return sorted({int(match[1]) for match in matches if match})
 
@@ -201,7 +201,7 @@ def infer_decoder(
 
 
 def infer_block_stack(tensors: Mapping[str, Tensor], prefix: str, dim: int) -> dict[str, Any]:
-    """The depth, MLP ratio, attention bias and, if there is any, layer scale of a stack of blocks.
+    """Return the depth, MLP ratio, attention bias and, if there is any, layer scale of a stack of blocks.
 
     Raises:
         InputError: There are no blocks, or one between others is missing.
@@ -226,12 +226,12 @@ def infer_block_stack(tensors: Mapping[str, Tensor], prefix: str, dim: int) -> d
 
 
 def infer_mlp_ratio(dim: int, hidden: int) -> float:
-    """The ratio that gives an MLP of this hidden size; the family's own ratios come first."""
+    """Return the ratio that gives an MLP of this hidden size; the family's own ratios come first."""
     return next(ratio for ratio in (4.0, 48 / 11, hidden / dim, (hidden + 0.5) / dim) if int(dim * ratio) == hidden)
 
 
 def infer_num_heads(dim: int, hint: ViTConfig | None) -> tuple[int, str]:
-    """The number of heads, which no shape says, and a note on where it comes from.
+    """Return the number of heads, which no shape says, and a note on where it comes from.
 
     Raises:
         InputError: Neither the hint nor the family's sizes say it.

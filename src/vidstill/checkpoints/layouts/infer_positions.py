@@ -148,7 +148,7 @@ def _format_unknown_grid(name: str, tokens: int) -> str:
 def _match_fixed_table(
     position_rows: Float[Tensor, "n d"], kind: FixedPositionKind, frames: int, hint_grid: tuple[int, int, int] | None
 ) -> Grid | None:
-    """The grid whose fixed table of this kind this is, if any."""
+    """Return the grid whose fixed table of this kind this is, if any."""
     n, dim = position_rows.shape
     if not 0 < n <= _MAX_TABLE_TOKENS or dim % _WIDTH_DIVISORS[kind]:
         return None
@@ -170,7 +170,7 @@ def _count_usual_steps(frames: int) -> int:
 
 
 def _list_grids(n: int, frames: int) -> list[Grid]:
-    """Every grid of n tokens: square frames first, and those with as many time steps as 16 frames have first."""
+    """Return every grid of n tokens: square frames first, and those with as many time steps as 16 frames have first."""
     steps = [1] if frames == 1 else [t for t in range(1, n + 1) if n % t == 0]
     steps.sort(key=lambda t: abs(t - _count_usual_steps(frames)))
     grids = [Grid(t, h, n // t // h) for t in steps for h in range(1, n // t + 1) if n // t % h == 0]

@@ -50,7 +50,7 @@ class LayoutMatch:
     notes: Sequence[str] = ()
 
     def build_metadata(self) -> dict[str, Any]:
-        """The metadata of the native file."""
+        """Return the metadata of the native file."""
         inferred = self.inferred
         grid = {"grid": list(inferred.stored_grid)} if inferred.stored_grid else {}
         encoder = to_dict(replace(inferred.config, drop_path=0.0))
@@ -63,7 +63,7 @@ class LayoutMatch:
         return next((reason for prefix, reason in reasons.items() if name.startswith(prefix)), None)
 
     def compute_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Our names and shapes that the file must hold; no memory is taken."""
+        """Return our names and shapes that the file must hold; no memory is taken."""
         modules = {"encoder.": self.inferred.config.build, **self.modules}
         with torch.device("meta"):
             states = {prefix: build().state_dict() for prefix, build in modules.items()}
@@ -96,7 +96,7 @@ def build_classifier_match(
 
 
 def build_classifier_modules(encoder: ViTConfig, num_classes: int, pooling: Pooling) -> ModuleBuilders:
-    """An encoder, a head, and a norm between them unless the first token is classified after the final norm."""
+    """Return an encoder, a head, and a norm between them unless the first token is classified after the final norm."""
     norm = {} if pooling == "first" else {"norm.": partial(nn.LayerNorm, encoder.dim)}
     build_encoder = partial(encoder.build, final_norm=pooling == "first")
     return {"encoder.": build_encoder, "head.": partial(nn.Linear, encoder.dim, num_classes), **norm}
@@ -168,12 +168,12 @@ def _format_choices(choices: Sequence[str]) -> str:
 
 
 def get_method_metadata(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The config of a pre-training's method as a dict; empty if its metadata say none."""
+    """Return the config of a pre-training's method as a dict; empty if its metadata say none."""
     return metadata.get("method") or metadata.get("recipe", {}).get("method") or {}
 
 
 def read_decoder_config(metadata: Mapping[str, Any]) -> DecoderConfig | None:
-    """The decoder of a pre-training; None if its metadata say none."""
+    """Return the decoder of a pre-training; None if its metadata say none."""
     decoder = metadata.get("decoder") or get_method_metadata(metadata).get("decoder")
     return from_dict(DecoderConfig, decoder) if decoder else None
 
@@ -197,5 +197,5 @@ class Layout:
     write: Callable[[Checkpoint, Path], list[str]] | None = None
 
     def match(self, file: ForeignFile) -> LayoutMatch | None:
-        """What the file holds, if it is of this layout."""
+        """Return what the file holds, if it is of this layout."""
         return next((match for matcher in self.matchers if (match := matcher(file)) is not None), None)

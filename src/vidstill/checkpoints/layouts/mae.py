@@ -30,7 +30,7 @@ _DECODER_HEADS = 16  # MAE's decoder
 
 
 def _match_pretraining(file: ForeignFile) -> LayoutMatch | None:
-    """A pre-training of image MAE, or of DMAE, which has projections too."""
+    """Match a pre-training of image MAE, or of DMAE, which has projections too."""
     if not file.has_patch_embed(4) or "decoder_embed" not in file.top_modules:
         return None
     inferred = infer_encoder(file, default_positions="sincos2d")
@@ -67,7 +67,7 @@ def _match_encoder(file: ForeignFile) -> LayoutMatch | None:
 
 
 def _match_linear_probe(file: ForeignFile) -> LayoutMatch | None:
-    """A frozen encoder, a batch norm without affine parameters and a linear layer."""
+    """Match a frozen encoder, a batch norm without affine parameters and a linear layer."""
     if not file.has_patch_embed(4) or "head.1.weight" not in file.tensors:
         return None
     inferred = infer_encoder(file, default_positions="sincos2d", requires_table=True)
@@ -91,7 +91,7 @@ def _match_classifier(file: ForeignFile) -> LayoutMatch | None:
 
 
 def build_mae_rules(config: ViTConfig) -> tuple[RenameRule, ...]:
-    """A pre-training of image MAE, whole or its encoder alone; what DMAE adds to it."""
+    """Return the rules of a pre-training of image MAE, whole or its encoder alone; what DMAE adds to it."""
     return (
         *build_mae_decoder_rules(DecoderConfig(dim=1, depth=0, heads=1, positions="sincos2d")),
         RenameRule(f"{_DMAE_PROJECTIONS}.", "projections."),

@@ -45,7 +45,7 @@ def _match_pretraining(file: ForeignFile) -> LayoutMatch | None:
 
 
 def build_maskagain_rules(config: ViTConfig) -> tuple[RenameRule, ...]:
-    """A pre-training of MaskAgain; it has a decoder only in the paper's ablations."""
+    """Return the rules of a pre-training of MaskAgain; it has a decoder only in the paper's ablations."""
     projections = (RenameRule(f"{foreign}.", f"{native}.") for foreign, native in _PROJECTION_NAMES.items())
     return (*build_videomae_rules(config), *projections)
 

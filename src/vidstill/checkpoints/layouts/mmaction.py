@@ -55,7 +55,7 @@ def _rename_to_videomae(file: ForeignFile) -> ForeignFile:
 
 
 def build_mmaction_rules(config: ViTConfig, prefix: str = _PREFIX) -> tuple[RenameRule, ...]:
-    """A recognizer of mmaction2, whose encoder has a prefix: VideoMAE's classifier with the names of mmcv."""
+    """Return the rules of a recognizer of mmaction2: VideoMAE's classifier with a prefix and the names of mmcv."""
     mlp, native_mlp = f"{prefix}blocks.*.mlp.layers.", "encoder.blocks.*.mlp."
     return (
         *build_patch_embed_rules(config.tubelet, f"{prefix}patch_embed.projection.", "encoder.patch_embed."),

@@ -38,7 +38,7 @@ def _match_pretraining(file: ForeignFile) -> LayoutMatch | None:
 
 
 def build_mvd_rules(config: ViTConfig) -> tuple[RenameRule, ...]:
-    """A pre-training of MVD: a student, and a decoder for each of its teachers."""
+    """Return the rules of a pre-training of MVD: a student, and a decoder for each of its teachers."""
     return (
         *(
             rule

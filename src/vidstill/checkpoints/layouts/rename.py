@@ -137,7 +137,7 @@ def _to_native_shape(tensor: Tensor, rule: RenameRule) -> Tensor:
 def rename_to_foreign(
     tensors: Mapping[str, Tensor], rules: Sequence[RenameRule], error_prefix: str
 ) -> dict[str, Tensor]:
-    """Our tensors under foreign names and in foreign shapes.
+    """Return our tensors under foreign names and in foreign shapes.
 
     Args:
         error_prefix: How the error message starts.
@@ -174,7 +174,7 @@ def _to_foreign_shape(tensor: Tensor, rule: RenameRule) -> Tensor:
 def build_vit_rules(
     config: ViTConfig, foreign_prefix: str, native_prefix: str, *, separate_qkv: bool = False
 ) -> tuple[RenameRule, ...]:
-    """The rules of an encoder; the authors embed patches by a convolution, whose kernel is our matrix.
+    """Return the rules of an encoder; the authors embed patches by a convolution, whose kernel is our matrix.
 
     Args:
         config: The encoder.
@@ -194,7 +194,7 @@ def build_vit_rules(
 
 
 def build_patch_embed_rules(tubelet: Tubelet, foreign_prefix: str, native_prefix: str) -> tuple[RenameRule, ...]:
-    """The rules of a convolution over clips, or over images where a token has one frame."""
+    """Return the rules of a convolution over clips, or over images where a token has one frame."""
     t, h, w = tubelet
     axes, sizes = ("c h w", {"c": 3, "h": h, "w": w}) if t == 1 else ("c t h w", {"c": 3, "t": t, "h": h, "w": w})
     weight = f"{foreign_prefix}weight", f"{native_prefix}weight"
@@ -205,12 +205,12 @@ def build_patch_embed_rules(tubelet: Tubelet, foreign_prefix: str, native_prefix
 
 
 def build_classifier_rules(config: ViTConfig) -> tuple[RenameRule, ...]:
-    """A fine-tuned model of VideoMAE, MVD, AMD and MaskAgain; of image MAE and DMAE."""
+    """Return the rules of a fine-tuned model of VideoMAE, MVD, AMD and MaskAgain; of image MAE and DMAE."""
     return (*build_vit_rules(config, "", "encoder."), RenameRule("fc_norm.", "norm."), RenameRule("head.", "head."))
 
 
 def build_mae_decoder_rules(config: DecoderConfig, *, separate_qkv: bool = False) -> tuple[RenameRule, ...]:
-    """The rules of a decoder of MAE, DMAE and ST-MAE."""
+    """Return the rules of a decoder of MAE, DMAE and ST-MAE."""
     blocks = "decoder_blocks.", "decoder.trunk.blocks."
     return (
         RenameRule("decoder_embed.", "decoder.embed."),
@@ -249,7 +249,7 @@ def _build_position_rules(
 
 
 def build_qkv_rules(foreign_prefix: str, native_prefix: str) -> tuple[RenameRule, ...]:
-    """The rules of blocks with a layer each for queries, keys and values."""
+    """Return the rules of blocks with a layer each for queries, keys and values."""
     return tuple(
         RenameRule(f"{foreign_prefix}*.attn.{letter}.", f"{native_prefix}*.attn.qkv.", part=part)
         for part, letter in enumerate("qkv")

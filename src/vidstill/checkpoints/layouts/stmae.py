@@ -94,7 +94,7 @@ def _match_encoder(file: ForeignFile) -> LayoutMatch | None:
 
 
 def _is_stmae_encoder(file: ForeignFile) -> bool:
-    """Whether there is an encoder of clips with separate queries, or with tables of space and time."""
+    """Return whether there is an encoder of clips with separate queries, or with tables of space and time."""
     signs = {"blocks.0.attn.q.weight", "pos_embed_spatial", "pos_embed_temporal"}
     return file.has_patch_embed(5) and not signs.isdisjoint(file.tensors)
 
@@ -140,7 +140,7 @@ def build_slowfast_rules(
 def build_stmae_classifier_rules(
     config: ViTConfig, *, separate_qkv: bool = True, slowfast: bool = False
 ) -> tuple[RenameRule, ...]:
-    """A fine-tuned model of ST-MAE, whose norm after pooling is the pre-trained encoder's.
+    """Return the rules of a fine-tuned model of ST-MAE, whose norm after pooling is the pre-trained encoder's.
 
     Args:
         config: The encoder.

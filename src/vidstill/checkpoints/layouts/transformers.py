@@ -45,7 +45,7 @@ _ADVICE = "they are of two models; take the config.json that was saved with the 
 
 
 def match_transformers(file: ForeignFile) -> LayoutMatch | None:
-    """A VideoMAEModel, VideoMAEForPreTraining or VideoMAEForVideoClassification.
+    """Match a VideoMAEModel, VideoMAEForPreTraining or VideoMAEForVideoClassification.
 
     Args:
         file: Its metadata is what config.json holds; `preprocessor` in it is what preprocessor_config.json holds.
@@ -142,7 +142,7 @@ class _TransformersReader:
         )
 
     def _read_classifier(self, encoder: ViTConfig, num_classes: int) -> tuple[dict[str, Any], list[str]]:
-        """The ClassifierConfig as a dict, and the names of the classes."""
+        """Return the ClassifierConfig as a dict, and the names of the classes."""
         names = self.config.get("id2label") or {}
         if names and len(names) != num_classes:
             raise InputError(f"config.json names {len(names)} classes and the file scores {num_classes}: {_ADVICE}")
@@ -156,7 +156,7 @@ class _TransformersReader:
         return classifier, [str(names.get(str(index), f"LABEL_{index}")) for index in range(num_classes)]
 
     def _read_views(self, num_classes: int) -> ViewsConfig:
-        """The views of VideoMAE's authors for Kinetics and SSv2; config.json says them in part."""
+        """Return the views of VideoMAE's authors for Kinetics and SSv2; config.json says them in part."""
         frames, size = int(self._read_number("num_frames", 16)), _to_pair(self.config.get("image_size", 224))
         is_ssv2 = num_classes == _SSV2_CLASSES
         how = f"in {frames} segments" if is_ssv2 else "with a stride of 4"
@@ -199,7 +199,7 @@ class _TransformersReader:
                     raise InputError(f"{name!r} is not VideoMAE's fixed table, which is the only one of this layout")
 
     def _read_number(self, key: str, default: int | float) -> Any:
-        """What config.json says, or transformers' default."""
+        """Return what config.json says, or transformers' default."""
         value = self.config.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int | (float if isinstance(default, float) else int)):
             raise InputError(f"config.json says {key} {value!r}, which is no number of that kind; fetch it again")
@@ -212,7 +212,7 @@ def _to_pair(size: Any) -> tuple[int, int]:
 
 
 def build_transformers_rules(tubelet: Tubelet, *, prefix: str = TRANSFORMERS_PREFIX) -> tuple[RenameRule, ...]:
-    """The rules, with biases written as `q_bias` and `v_bias`, as published files have them; both namings are read.
+    """Return the rules; biases are written as `q_bias` and `v_bias`, as in published files; both namings are read.
 
     Args:
         tubelet: Of the encoder.

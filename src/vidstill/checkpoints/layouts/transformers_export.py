@@ -135,7 +135,7 @@ def _find_differences(model: _ModelSpec, metadata: Mapping[str, Any]) -> Iterato
 
 
 def _build_config(model: _ModelSpec, metadata: Mapping[str, Any], licence: str | None) -> dict[str, Any]:
-    """The content of config.json; what transformers has no key for stands under VIDSTILL_KEY."""
+    """Return the content of config.json; what transformers has no key for stands under VIDSTILL_KEY."""
     encoder, decoder = model.encoder, model.decoder
     frames, size = _read_clip_shape(metadata)
     config: dict[str, Any] = {
@@ -172,14 +172,14 @@ def _build_config(model: _ModelSpec, metadata: Mapping[str, Any], licence: str |
 
 
 def _read_clip_shape(metadata: Mapping[str, Any]) -> tuple[int, tuple[int, int]]:
-    """The frames of a clip, and its rows and columns."""
+    """Return the frames of a clip, and its rows and columns."""
     clips = metadata.get("views") or metadata.get("recipe", {}).get("clips") or {}
     rows, columns = clips.get("size", _DEFAULT_SIZE)
     return clips.get("sampling", {}).get("num_frames", _DEFAULT_FRAMES), (rows, columns)
 
 
 def _build_processor_config(encoder: ViTConfig, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of VideoMAEImageProcessor: the centre crop of our evaluation.
+    """Return the settings of VideoMAEImageProcessor: the centre crop of our evaluation.
 
     Its short side is at least the crop: where ours enlarges a frame further, theirs would pad it.
     """
@@ -201,7 +201,7 @@ def _build_processor_config(encoder: ViTConfig, metadata: Mapping[str, Any]) -> 
 
 
 def _describe_differences(model: _ModelSpec) -> list[str]:
-    """What is left out, and what differs there."""
+    """Return what is left out, and what differs there."""
     sentences = []
     if model.omitted_modules:
         sentences.append(f"left out, as a {model.architecture} does not have it: {', '.join(model.omitted_modules)}")

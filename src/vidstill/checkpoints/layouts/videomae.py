@@ -31,7 +31,7 @@ def _match_pretraining(file: ForeignFile) -> LayoutMatch | None:
 
 
 def infer_videomae_decoder(file: ForeignFile, inferred: InferredEncoder) -> dict[str, Any]:
-    """The `metadata` and `modules` of a match that describe VideoMAE's decoder."""
+    """Return the `metadata` and `modules` of a match that describe VideoMAE's decoder."""
     encoder, dim = inferred.config, file.count_rows("encoder_to_decoder.weight")
     kind: FixedPositionKind = next((kind for kind in FIXED_POSITION_KINDS if kind == encoder.positions), "sinusoid")
     has_bias = "encoder_to_decoder.bias" in file.tensors
@@ -57,7 +57,7 @@ def _match_classifier(file: ForeignFile) -> LayoutMatch | None:
 
 
 def _match_encoder(file: ForeignFile) -> LayoutMatch | None:
-    """The encoder of a pre-training, with its prefix or without, or of a classifier without its head."""
+    """Match the encoder of a pre-training, with its prefix or without, or of a classifier without its head."""
     prefix = "encoder." if file.has_patch_embed(5, "encoder.") else ""
     bare = file.select(prefix)
     if not bare.has_patch_embed(5) or "head.weight" in bare.tensors:
@@ -68,7 +68,7 @@ def _match_encoder(file: ForeignFile) -> LayoutMatch | None:
 
 
 def _match_detector(file: ForeignFile) -> LayoutMatch | None:
-    """An action detector: a final norm and a head of 80 actions."""
+    """Match an action detector: a final norm and a head of 80 actions."""
     head = file.tensors.get("head.weight")
     if not file.has_patch_embed(5) or head is None or len(head) != _NUM_ACTIONS or "fc_norm" in file.top_modules:
         return None
@@ -81,7 +81,7 @@ def _match_detector(file: ForeignFile) -> LayoutMatch | None:
 
 
 def build_videomae_rules(config: ViTConfig) -> tuple[RenameRule, ...]:
-    """A pre-training of VideoMAE."""
+    """Return the rules of a pre-training of VideoMAE."""
     return (
         *build_vit_rules(config, "encoder.", "encoder."),
         RenameRule("encoder_to_decoder.", "decoder.embed."),

@@ -33,7 +33,7 @@ def find_keyframe_reader(codec: str, extradata: bytes) -> ReadKeyframe | None:
 
 
 def may_skip_unreferenced(codec: str, extradata: bytes) -> bool:
-    """Whether a frame that is not wanted can be left out where FFmpeg calls it unreferenced (`skip_frame=NONREF`).
+    """Return whether an unneeded frame can be skipped where FFmpeg calls it unreferenced (`skip_frame=NONREF`).
 
     In a HEVC stream of several temporal layers such a frame may still be referenced from a higher layer; their number
     stands in the decoder configuration record (ISO/IEC 14496-15, 8.3.3.1).
@@ -42,7 +42,7 @@ def may_skip_unreferenced(codec: str, extradata: bytes) -> bool:
 
 
 def _has_whole_units(packet: memoryview, length_bytes: int) -> bool:
-    """Whether a packet of H.264 or HEVC consists of whole units, each after its length."""
+    """Return whether a packet of H.264 or HEVC consists of whole units, each after its length."""
     offset = 0
     while offset + length_bytes < len(packet):
         offset += length_bytes + int.from_bytes(packet[offset : offset + length_bytes], "big")

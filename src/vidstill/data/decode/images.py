@@ -28,7 +28,7 @@ _EXIF_TRANSPOSES = {  # EXIF orientation → how to turn the image; PIL's own fu
 
 
 def is_image_file(name: str) -> bool:
-    """Whether a file of this name is an image."""
+    """Return whether a file of this name is an image."""
     return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
 
 

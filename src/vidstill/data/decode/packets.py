@@ -44,7 +44,7 @@ class PacketTable:
         return runs
 
     def is_open_gop(self, run: range) -> bool:
-        """Whether frames are decoded after the run's keyframe and shown before it."""
+        """Return whether frames are decoded after the run's keyframe and shown before it."""
         return any(self.frame_indices[position] < self.frame_indices[run.start] for position in run)
 
 

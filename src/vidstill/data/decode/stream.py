@@ -144,7 +144,7 @@ class VideoStream:
 
 
 def _is_expected(frame: av.VideoFrame, first: int, latest: int, may_skip: bool) -> bool:
-    """Whether a frame can follow frame `latest` in a run whose keyframe shows frame `first`."""
+    """Return whether a frame can follow frame `latest` in a run whose keyframe shows frame `first`."""
     if latest < first:
         return frame.pts == first and frame.key_frame and not frame.is_corrupt
     return not frame.is_corrupt and (may_skip or frame.pts == latest + 1)

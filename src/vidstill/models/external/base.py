@@ -83,7 +83,7 @@ class ExternalEncoder(nn.Module, ABC):
         """Return the input of the first block: class and register tokens, if there are any, then all other tokens."""
 
     def build_block_arguments(self, pixels: Pixels, visible: Visible) -> dict[str, Any]:
-        """What every block takes beside its tokens: positions that depend on the clip's size, for example."""
+        """Return what every block takes beside its tokens: positions that depend on the clip's size, for example."""
         return {}
 
     def grid(self, clip: Pixels) -> Grid:

@@ -185,7 +185,7 @@ def _add_timeline(
 
 
 def is_long_video(encoder: VideoEncoder, videos: VideoSelection) -> bool:
-    """Whether there is a single video that is longer than two of its windows."""
+    """Return whether there is a single video that is longer than two of its windows."""
     row = videos.manifest.rows[0]
     if len(videos.names) > 1 or is_image_file(row.name):
         return False
