@@ -12,8 +12,8 @@ from vidstill.synthetic.dataset import make_dataset
 TRAIN = (
     "detect train laptop.detect --workers 0 --precision fp32 --encoder.dim 24 --encoder.depth 2 --encoder.heads 2 "
     "--encoder.tubelet 2 8 8 --encoder.positions sinusoid --encoder.learned-grid 2 4 4 --clips.size 32 32 "
-    "--clips.short-side 32 36 --clips.sampling.frames 4 --views.short-side 32 "
-    "--views.sampling.frames 4 --schedule.epochs 4 --schedule.warmup-epochs 1 --batch 4"
+    "--clips.short-side 32 36 --clips.sampling.num-frames 4 --views.short-side 32 "
+    "--views.sampling.num-frames 4 --schedule.epochs 4 --schedule.warmup-epochs 1 --batch 4"
 )
 
 

@@ -15,7 +15,7 @@ from vidstill.utils.config_io import to_dict
 
 ACTIONS = {1: "stand", 3: "talk to (a person)", 7: "wave"}
 VIEWS = BoxViewsConfig(
-    sampling=KeyframeSampling(frames=4, stride=4, frame_rate=25.0),
+    sampling=KeyframeSampling(num_frames=4, stride=4, frame_rate=25.0),
     short_side=24,
     box_expansion=(0.1, 0.05),
     min_person_score=0.5,

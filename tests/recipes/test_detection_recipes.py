@@ -70,7 +70,7 @@ def test_learning_rates_epochs_and_results_are_the_published_ones(row):
     assert (run.peak_lr, run.start_lr) == (pytest.approx(float(lr) / 2), 0)
     assert (recipe.encoder.drop_path, recipe.clips.dataset) == (0.2, "ava")
     assert recipe.views.sampling == recipe.clips.sampling
-    assert (recipe.clips.sampling.frames, recipe.clips.sampling.stride) == (16, 4)
+    assert (recipe.clips.sampling.num_frames, recipe.clips.sampling.stride) == (16, 4)
     assert re.findall(r"\b\d\d\.\d\b", recipe.published_result) == results
     assert "AVA v2.2 mAP" in recipe.published_result
 

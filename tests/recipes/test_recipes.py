@@ -122,8 +122,16 @@ def test_a_fine_tuning_recipe_has_the_encoder_of_its_familys_pre_trainings(name)
         ("videomae.base_k400_finetune", {"clips.sampling.num_frames": 15}, "15 frames does not divide"),
         ("videomae.base_k400_finetune", {"clips.size": (224, 200)}, "200 columns does not divide"),
         ("videomae.base_k400_finetune", {"views.size": (200, 200)}, "200 rows does not divide"),
-        ("videomae.base_ava", {"clips.sampling.frames": 15}, "15 frames does not divide into tubelets of 2; take 14"),
-        ("videomae.base_ava", {"views.sampling.frames": 15}, "15 frames does not divide into tubelets of 2; take 14"),
+        (
+            "videomae.base_ava",
+            {"clips.sampling.num_frames": 15},
+            "15 frames does not divide into tubelets of 2; take 14",
+        ),
+        (
+            "videomae.base_ava",
+            {"views.sampling.num_frames": 15},
+            "15 frames does not divide into tubelets of 2; take 14",
+        ),
         # pixels that fill no tubelet are dropped in fine-tuning alone
         ("stmae.large_k400_40x312_finetune", {"encoder.drop_remainder": False}, "tubelets of 16; take 304 rows"),
         ("stmae.large_k400", {"method.encoder.drop_remainder": True, "clips.size": (312, 312)}, "312 rows does not"),

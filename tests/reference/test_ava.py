@@ -148,7 +148,7 @@ def test_frames_and_their_boxes_become_the_stored_input_by_the_stored_draws(case
 def test_a_clip_has_the_stored_frames_around_its_key_frame(case: Case) -> None:
     for row in case.json["frame_sequences"]:
         sampling = KeyframeSampling(
-            frames=row["num_frames"], stride=row["sampling_rate"], frame_rate=30.0, rule="slowfast"
+            num_frames=row["num_frames"], stride=row["sampling_rate"], frame_rate=30.0, rule="slowfast"
         )
         offsets = sampling.compute_video_offsets(row["centre"], row["frames_available"] - row["centre"])
         assert [row["centre"] + offset for offset in offsets] == row["frames"]

@@ -191,7 +191,7 @@ def detect_predict_command(
     output = DetectionOutput(out, interval=interval)
     detector = load_detector(source)
     runtime = Runtime(precision)
-    selection = find_videos(videos, split=split, root=root, clip_frames=detector.recipe.views.sampling.frames)
+    selection = find_videos(videos, split=split, root=root, clip_frames=detector.recipe.views.sampling.num_frames)
     runtime.run_on_main(lambda: output.check_output(selection))
     detector = replace(detector, model=detector.model.to(runtime.device).eval())
     min_score = detector.recipe.views.min_person_score if min_person_score is None else min_person_score

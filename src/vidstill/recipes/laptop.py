@@ -82,7 +82,7 @@ finetune_teacher = replace(finetune, encoder=_TEACHER)
 
 # 8 frames of 64 × 96 pixels, a second of them, are 384 tokens
 _DETECTOR_STUDENT = replace(finetune.encoder, tubelet=(2, 8, 8))
-_ONE_SECOND = KeyframeSampling(frames=8, stride=1, frame_rate=8.0, rule="slowfast")
+_ONE_SECOND = KeyframeSampling(num_frames=8, stride=1, frame_rate=8.0, rule="slowfast")
 
 detect_student = replace(  # what the detector starts from: VideoMAE on clips without boxes
     videomae,

@@ -136,7 +136,7 @@ class DetectionRecipe:
         check_range(0, _MAX_SEED, seed=self.seed)
         self.build_detector_config(1)  # checks the config
         for sampling in (self.clips.sampling, self.views.sampling):
-            self.encoder.grid(torch.empty(1, 3, sampling.frames, *self.clips.size, device="meta"))
+            self.encoder.grid(torch.empty(1, 3, sampling.num_frames, *self.clips.size, device="meta"))
 
     def build_detector_config(self, num_actions: int) -> DetectorConfig:
         return DetectorConfig(

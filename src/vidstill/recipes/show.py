@@ -39,7 +39,9 @@ def compute_recipe_cost(recipe: FinetuneRecipe | DetectionRecipe) -> dict[str, A
     """
     classes = NUM_CLASSES.get(recipe.clips.dataset)
     if isinstance(recipe, DetectionRecipe):
-        encoder = compute_model_cost(recipe.encoder, num_frames=recipe.views.sampling.frames, size=recipe.clips.size)
+        encoder = compute_model_cost(
+            recipe.encoder, num_frames=recipe.views.sampling.num_frames, size=recipe.clips.size
+        )
         outputs, dim = classes or 0, recipe.encoder.dim
         cost = ModelCost(encoder.num_parameters + outputs * (dim + 1), encoder.multiply_adds + outputs * dim)
         return {"actions": classes, **_format_cost(cost, "clip"), "published_result": recipe.published_result}

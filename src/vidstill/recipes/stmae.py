@@ -254,7 +254,7 @@ huge_ssv2_finetune = replace(
 
 # Where the table is silent, PySlowFast's defaults for AVA, whose detection code it was. The configuration itself is not
 # published: which detected boxes are added in training and how the tables of relative positions start is assumed
-_FRAMES = KeyframeSampling(frames=16, stride=4, frame_rate=30.0, rule="slowfast")
+_FRAMES = KeyframeSampling(num_frames=16, stride=4, frame_rate=30.0, rule="slowfast")
 # Table 8, after fine-tuning on the labels of the pre-training's own set; MVD quotes 35.7 of L and 36.2 of H. Its
 # "full" inference is the one here; "centre" is that with --views.crop 224 224
 large_ava = DetectionRecipe(

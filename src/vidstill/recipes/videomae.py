@@ -186,7 +186,7 @@ base_hmdb51_finetune = build_finetuning(
 
 # ---- Detection of AVA's actions: the released detection code, on videos stored at a short side of 360 at most --------
 
-_FRAMES = KeyframeSampling(frames=16, stride=4, frame_rate=25.0, rule="videomae")
+_FRAMES = KeyframeSampling(num_frames=16, stride=4, frame_rate=25.0, rule="videomae")
 
 
 def build_detector(

@@ -19,7 +19,7 @@ from vidstill.utils.rng import derive_sample_seed, numpy_rng
 from vidstill.utils.types import InputError
 
 CPU = torch.device("cpu")
-FRAMES = KeyframeSampling(frames=4, stride=2, frame_rate=25.0)  # -4, -2, 0, 2
+FRAMES = KeyframeSampling(num_frames=4, stride=2, frame_rate=25.0)  # -4, -2, 0, 2
 CLIPS = BoxClipsConfig(dataset="made", sampling=FRAMES, short_side=(32, 32), size=(32, 32), flip_probability=0.0)
 BUSY = replace(
     CLIPS,
@@ -246,7 +246,7 @@ def test_too_many_missing_videos_stop_training_with_their_names(films):
         (CLIPS, {"size": (48, 40)}, "48x40 is larger"),
         (CLIPS, {"size": (0, 32)}, "size is 0"),
         (CLIPS, {"flip_probability": 1.5}, "flip_probability is 1.5"),
-        (CLIPS, {"sampling": KeyframeSampling(frames=5, stride=1, rule="slowfast")}, "4 of 5 frames"),
+        (CLIPS, {"sampling": KeyframeSampling(num_frames=5, stride=1, rule="slowfast")}, "4 of 5 frames"),
         (VIEWS, {"short_side": 0}, "short_side is 0"),
         (VIEWS, {"crop_size": (48, 40)}, "48x40 is larger"),
         (VIEWS, {"min_person_score": 2.0}, "min_person_score is 2.0"),

@@ -11,8 +11,8 @@ from vidstill.data.ava.clip_reader import KeyframeClipReader, KeyframeVideo
 from vidstill.data.ava.frame_sampling import KeyframeSampling
 from vidstill.data.storage.fetch import BrokenVideo
 
-VIDEOMAE = KeyframeSampling(frames=8, stride=4, frame_rate=25.0, rule="videomae")  # -15, -11, …, 13
-SLOWFAST = KeyframeSampling(frames=8, stride=4, frame_rate=30.0, rule="slowfast")  # -16, -12, …, 12
+VIDEOMAE = KeyframeSampling(num_frames=8, stride=4, frame_rate=25.0, rule="videomae")  # -15, -11, …, 13
+SLOWFAST = KeyframeSampling(num_frames=8, stride=4, frame_rate=30.0, rule="slowfast")  # -16, -12, …, 12
 RULES = pytest.mark.parametrize("sampling", [VIDEOMAE, SLOWFAST], ids=["videomae", "slowfast"])
 FORMS = pytest.mark.parametrize("film_of", [file_film, frames_film])
 RATES = pytest.mark.parametrize("rate", [24, 25, 30])
@@ -51,13 +51,13 @@ def test_one_second_files_give_the_same_clip_as_one_file(tmp_path, rate, samplin
 
 def test_one_second_files_may_have_24_or_26_frames(tmp_path):
     film = seconds_film(tmp_path, {900: 25, 901: 24, 902: 26, 903: 25, 904: 24})
-    sampling = KeyframeSampling(frames=16, stride=4, rule="videomae")
+    sampling = KeyframeSampling(num_frames=16, stride=4, rule="videomae")
     assert around(film, 902, sampling) == [25 + 24 + offset for offset in sampling.compute_offsets()]
 
 
 def test_a_missing_one_second_file_shortens_both_sides_equally(tmp_path):
     film = seconds_film(tmp_path, {899: 25, 901: 24, 902: 26, 903: 25})
-    sampling = KeyframeSampling(frames=16, stride=4, rule="videomae")
+    sampling = KeyframeSampling(num_frames=16, stride=4, rule="videomae")
     key = 25 + 24  # what is in 899 does not follow on 901
     assert around(film, 902, sampling) == [key + min(max(offset, -24), 23) for offset in sampling.compute_offsets()]
 
@@ -93,10 +93,10 @@ def test_a_missing_video_is_named(tmp_path):
 def test_a_missing_or_damaged_image_affects_only_the_clips_that_need_it(tmp_path):
     film = frames_film(tmp_path, 75, 25)
     (tmp_path / "film" / "film_000040.png").unlink()  # frame 39
-    one = KeyframeSampling(frames=2, stride=2, rule="slowfast")  # -2, 0
+    one = KeyframeSampling(num_frames=2, stride=2, rule="slowfast")  # -2, 0
     assert around(film, 2, one) == [48, 50]
     with pytest.raises(BrokenVideo, match=r"key frame film,0001: .*film_000040\.png"):
-        KeyframeClipReader().read_clip(film, 1, KeyframeSampling(frames=4, stride=14, rule="slowfast"))
+        KeyframeClipReader().read_clip(film, 1, KeyframeSampling(num_frames=4, stride=14, rule="slowfast"))
     (tmp_path / "film" / "film_000026.png").write_bytes(b"")
     with pytest.raises(BrokenVideo, match=r"key frame film,0001: .*film_000026\.png"):
         KeyframeClipReader().read_clip(film, 1, one)
@@ -105,7 +105,7 @@ def test_a_missing_or_damaged_image_affects_only_the_clips_that_need_it(tmp_path
 def test_images_without_numbers_are_ordered_by_name(tmp_path):
     for n, name in enumerate(("a", "b", "c", "d")):
         Image.fromarray(numbered(n)).save(tmp_path / f"{name}.png")
-    one = KeyframeSampling(frames=2, stride=1, frame_rate=1.0, rule="slowfast")
+    one = KeyframeSampling(num_frames=2, stride=1, frame_rate=1.0, rule="slowfast")
     assert around(KeyframeVideo("film", tmp_path, "frames", frame_rate=1.0), 2, one) == [1, 2]
 
 
@@ -113,7 +113,7 @@ def test_frames_of_two_sizes_are_refused(tmp_path):
     film = frames_film(tmp_path, 30, 25)
     Image.fromarray(numbered(0)[:16]).save(tmp_path / "film" / "film_000026.png")
     with pytest.raises(BrokenVideo, match=r"80x32 and of 80x16|80x16 and of 80x32"):
-        KeyframeClipReader().read_clip(film, 1, KeyframeSampling(frames=2, stride=1, rule="slowfast"))
+        KeyframeClipReader().read_clip(film, 1, KeyframeSampling(num_frames=2, stride=1, rule="slowfast"))
 
 
 def test_a_file_that_ends_before_its_header_says_is_read_as_far_as_it_goes(tmp_path):

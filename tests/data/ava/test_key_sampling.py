@@ -11,7 +11,7 @@ from vidstill.utils.types import InputError
 
 RULES = st.sampled_from(["videomae", "slowfast"])
 samplings = st.builds(
-    KeyframeSampling, frames=st.integers(1, 32), stride=st.integers(1, 16), frame_rate=st.just(25.0), rule=RULES
+    KeyframeSampling, num_frames=st.integers(1, 32), stride=st.integers(1, 16), frame_rate=st.just(25.0), rule=RULES
 )
 
 
@@ -27,9 +27,9 @@ def frame_indices(sampling: KeyframeSampling, key: int, total: int) -> list[int]
 
 @given(samplings)
 def test_the_frames_of_a_clip_are_a_stride_apart(sampling):
-    assume(sampling.rule == "videomae" or sampling.frames * sampling.stride % 2 == 0 or sampling.stride > 1)
+    assume(sampling.rule == "videomae" or sampling.num_frames * sampling.stride % 2 == 0 or sampling.stride > 1)
     offsets = sampling.compute_offsets()
-    assert len(offsets) == sampling.frames
+    assert len(offsets) == sampling.num_frames
     assert {b - a for a, b in pairwise(offsets)} <= {sampling.stride}
 
 
@@ -51,7 +51,7 @@ def released(frames: int, stride: int, before: int, after: int) -> list[int]:
 
 @given(st.integers(1, 32), st.integers(1, 16), st.integers(1, 400), st.integers(1, 400))
 def test_videomaes_rule_is_as_described_for_any_number_of_frames_on_either_side(frames, stride, before, after):
-    sampling = KeyframeSampling(frames=frames, stride=stride, rule="videomae")
+    sampling = KeyframeSampling(num_frames=frames, stride=stride, rule="videomae")
     assert sampling.compute_video_offsets(before, after) == released(frames, stride, before, after)
 
 
@@ -59,7 +59,7 @@ def test_videomaes_rule_is_as_described_for_any_number_of_frames_on_either_side(
 def test_pyslowfasts_rule_repeats_the_first_and_the_last_frame(frames, stride, centre, total):
     half_span = frames * stride // 2
     expected = [min(max(n, 0), total - 1) for n in range(centre - half_span, centre + half_span, stride)]
-    sampling = KeyframeSampling(frames=frames, stride=stride, rule="slowfast")
+    sampling = KeyframeSampling(num_frames=frames, stride=stride, rule="slowfast")
     assert frame_indices(sampling, centre, total) == expected
 
 
@@ -70,12 +70,12 @@ def test_every_frame_index_is_within_the_video(sampling, centre, total):
 
 
 def test_at_the_first_frame_of_a_video_videomaes_rule_has_that_frame_alone():
-    assert frame_indices(KeyframeSampling(frames=4, stride=2, rule="videomae"), 0, 100) == [0] * 4
+    assert frame_indices(KeyframeSampling(num_frames=4, stride=2, rule="videomae"), 0, 100) == [0] * 4
 
 
 @pytest.mark.parametrize("ratio", [0.5, 1.2, 2.0])
 def test_at_another_frame_rate_the_frames_nearest_in_time_are_used(ratio):
-    sampling = KeyframeSampling(frames=8, stride=4, rule="slowfast")
+    sampling = KeyframeSampling(num_frames=8, stride=4, rule="slowfast")
     offsets = sampling.compute_video_offsets(1000, 1000, frame_rate_ratio=ratio, subframe_offset=0.25)
     for shown_offset, offset in zip(offsets, sampling.compute_offsets(), strict=True):
         assert abs(shown_offset - (0.25 + offset * ratio)) <= 0.5
@@ -86,7 +86,7 @@ def test_halves_are_rounded_up_so_that_regular_steps_stay_regular():
     assert round_half_up(2.5 - 1e-12) == 3
 
 
-@pytest.mark.parametrize("wrong", [{"frames": 0}, {"stride": 0}, {"frame_rate": 0.0}, {"frame_rate": float("nan")}])
+@pytest.mark.parametrize("wrong", [{"num_frames": 0}, {"stride": 0}, {"frame_rate": 0.0}, {"frame_rate": float("nan")}])
 def test_a_sampling_without_frames_is_refused(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
         KeyframeSampling(**wrong)

@@ -92,7 +92,7 @@ def test_the_scores_are_those_that_a_test_gives(capsys, model, clip, persons):
 @pytest.mark.parametrize("rule", ["videomae", "slowfast"])
 @pytest.mark.parametrize("rate", [25.0, 12.0])
 def test_clips_of_a_stream_are_those_that_are_read_one_by_one(clip, rule, rate):
-    views = replace(VIEWS, sampling=KeyframeSampling(frames=4, stride=3, frame_rate=rate, rule=rule), short_side=32)
+    views = replace(VIEWS, sampling=KeyframeSampling(num_frames=4, stride=3, frame_rate=rate, rule=rule), short_side=32)
     with VideoReader(clip) as reader:
         for streamed in read_keyframe_clips(reader, views, 1.0, float(RATE)):
             video, second = KeyframeVideo("clip", clip), round(streamed.seconds)

@@ -13,8 +13,8 @@ from tiny_runs import AMD, CLASSES, FINETUNE, STEPS, TEACHER, about, log, make_d
 
 from vidstill.checkpoints.io import read_checkpoint, write_checkpoint
 from vidstill.cli.main import main
+from vidstill.pipelines import run_config as run_config_module
 from vidstill.pipelines import session as training
-from vidstill.pipelines import workers as workers_module
 from vidstill.pipelines.evaluate.classifier import evaluate_classifier
 from vidstill.pipelines.run_config import Workers
 from vidstill.utils.types import InputError
@@ -209,7 +209,7 @@ def test_class_folders_without_splits_are_tested_on_as_a_whole(road, tmp_path):
 
 
 def test_the_processes_of_a_machine_share_its_cores(monkeypatch):
-    monkeypatch.setattr(workers_module, "count_cores", lambda: 16)
+    monkeypatch.setattr(run_config_module, "count_cores", lambda: 16)
     for processes, decoders in ((1, 15), (4, 3), (16, 1)):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
         assert Workers().num_workers == decoders

@@ -11,7 +11,7 @@ from vidstill.utils.types import check_range
 class KeyframeSampling:
     """Frames at regular intervals around a key frame."""
 
-    frames: int = 16  # frames of a clip
+    num_frames: int = 16  # frames of a clip
     stride: int = 4  # distance of two frames, in frames at `frame_rate`
     # frames per second that the stride counts; in a video with another rate, the nearest frames are used
     frame_rate: float = 25.0
@@ -21,7 +21,7 @@ class KeyframeSampling:
     rule: Literal["videomae", "slowfast"] = "videomae"
 
     def __post_init__(self) -> None:
-        check_range(1, math.inf, frames=self.frames, stride=self.stride)
+        check_range(1, math.inf, num_frames=self.num_frames, stride=self.stride)
         check_range(1e-3, math.inf, frame_rate=self.frame_rate)
 
     def compute_offsets(self) -> list[int]:
@@ -29,11 +29,11 @@ class KeyframeSampling:
 
         PySlowFast's rule gives one frame less than `frames` if that is odd and the stride is 1.
         """
-        span = self.frames * self.stride
+        span = self.num_frames * self.stride
         if self.rule == "slowfast":
             return list(range(-(span // 2), span // 2, self.stride))
         start = -(span // 2) - span % 2 + (self.stride - 1) // 2
-        return [start + k * self.stride for k in range(self.frames)]
+        return [start + k * self.stride for k in range(self.num_frames)]
 
     def compute_video_offsets(
         self, frames_before: int, frames_after: int, frame_rate_ratio: float = 1.0, subframe_offset: float = 0.0

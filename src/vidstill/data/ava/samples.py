@@ -163,7 +163,7 @@ class KeyframeTrainDataset(_KeyframeDataset):
         self.seed = seed
         self.max_boxes = min(keyframes.max_boxes, MAX_TRAIN_BOXES)  # rows of boxes of every sample
         box_bytes = self.max_boxes * (4 * (4 + len(keyframes.label_map)) + 1)
-        self.sample_num_bytes = 3 * config.sampling.frames * math.prod(config.size) + box_bytes + 1024
+        self.sample_num_bytes = 3 * config.sampling.num_frames * math.prod(config.size) + box_bytes + 1024
 
     def load_arrays(self, epoch: int, index: int, occurrence: int, source_index: int) -> SampleArrays:
         """Load one sample; a BrokenVideo says that frames are missing or do not decode."""
@@ -196,7 +196,7 @@ class KeyframeViewDataset(_KeyframeDataset):
         """Bytes of the largest sample; without a crop, of frames 2.8 times as wide as they are high."""
         config = self.config
         rows, columns = config.crop_size or (config.short_side, math.ceil(2.8 * config.short_side))
-        return 3 * config.sampling.frames * rows * columns + 16 * self.manifest.max_boxes + 1024
+        return 3 * config.sampling.num_frames * rows * columns + 16 * self.manifest.max_boxes + 1024
 
     def load_arrays(self, index: int) -> SampleArrays:
         """Load one sample; a BrokenVideo says that frames are missing or do not decode."""
@@ -228,7 +228,7 @@ def _check_crop_fits(size: FrameSize, crop: FrameSize) -> None:
 
 
 def _check_sampling(sampling: KeyframeSampling) -> None:
-    if (count := len(sampling.compute_offsets())) != sampling.frames:
+    if (count := len(sampling.compute_offsets())) != sampling.num_frames:
         raise InputError(
-            f"PySlowFast's rule gives {count} of {sampling.frames} frames at stride 1; take an even number of frames"
+            f"PySlowFast's rule gives {count} of {sampling.num_frames} frames at stride 1; take an even number"
         )

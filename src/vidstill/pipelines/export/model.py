@@ -173,7 +173,7 @@ def _load_exportable_detector(source: str, config: ExportConfig) -> ExportableMo
         module=detector.model.cpu().float().eval(),
         kind="detector",
         output_type="logits",
-        clip_shape=(config.frames or detector.recipe.views.sampling.frames, *size),
+        clip_shape=(config.frames or detector.recipe.views.sampling.num_frames, *size),
         class_names=tuple(names.values()),
         views=None,
         multi_label=True,
