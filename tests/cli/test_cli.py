@@ -91,13 +91,16 @@ def test_without_a_verb_the_verbs_are_listed(capsys):
     assert "vidstill data inspect --help" in capsys.readouterr().out
 
 
-PROBES = [f"probe {kind}" for kind in ("linear", "knn", "attentive", "all")]
-
-
-@pytest.mark.parametrize("verb", [*VERBS, *PROBES, *(f"{verb} {name}" for verb, name in RECIPES.items())])
+@pytest.mark.parametrize("verb", [*VERBS, *(f"{verb} {name}" for verb, name in RECIPES.items())])
 def test_every_verb_has_help(verb, capsys):
     assert main([*verb.split(), "--help"]) == 0
     assert f"usage: vidstill {verb}" in capsys.readouterr().out
+
+
+def test_help_breaks_lines_only_at_the_terminals_width(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    assert main(["predict", "--help"]) == 0
+    assert "drawn over it, without sound; or a folder, with" in capsys.readouterr().out
 
 
 # ---- Imports --------------------------------------------------------------------------------------------------------

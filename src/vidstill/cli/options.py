@@ -1,6 +1,8 @@
 """Options of the command line, read once by tyro: those of a function's signature, and the fields of a recipe."""
 
 import functools
+import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, make_dataclass, replace
 from types import NoneType, UnionType
@@ -45,6 +47,8 @@ def parse_options(function: Callable[..., None], args: Sequence[str], prog: str)
     Raises:
         SystemExit: tyro has printed the help (code 0) or what is wrong with an option (2).
     """
+    original = inspect.unwrap(function)  # whose docstring tyro reads: it would break lines where the source does
+    original.__doc__ = re.sub(r"\n {12,}", " ", original.__doc__ or "")
 
     @functools.wraps(function)
     def bind(*positional: Any, **named: Any) -> Callable[[], None]:

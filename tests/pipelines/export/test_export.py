@@ -31,9 +31,8 @@ def require_onnx():
 
 
 def open_session(path):
-    return pytest.importorskip("onnxruntime", reason=WITHOUT).InferenceSession(
-        str(path), providers=["CPUExecutionProvider"]
-    )
+    onnxruntime = pytest.importorskip("onnxruntime", reason=WITHOUT)
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
 def run_onnxruntime(path, *inputs):

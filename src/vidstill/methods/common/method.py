@@ -1,5 +1,6 @@
 """What a pre-training method and its config must have: the interface between methods/ and whatever trains them."""
 
+from abc import ABC, abstractmethod
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
@@ -35,7 +36,7 @@ class MethodConfig(Protocol):
     def build(self) -> "Method": ...
 
 
-class Method(nn.Module):
+class Method(nn.Module, ABC):
     """A pre-training method; a run writes its `encoder`."""
 
     config: MethodConfig
@@ -65,6 +66,6 @@ class Method(nn.Module):
             raise ValueError("a method needs a mask, or the seeds to draw one from")
         return self.config.mask.draw(seed, self.encoder.grid(clip))
 
+    @abstractmethod
     def compute_loss(self, clip: Clips, mask: Mask) -> Output:
         """Return the loss of a batch under a mask."""
-        raise NotImplementedError
