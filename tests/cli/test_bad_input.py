@@ -299,6 +299,26 @@ def test_an_impossible_option(runs, command, options, message):
     runs.refuses(command, message, data=data, **{**teachers, **values})
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["finetune", "auto"], "--data"),
+        (["pretrain", "quickstart.teacher"], "--data"),
+        (["pretrain", "quickstart.teacher", "--data", "clips", "--val", "clips"], "Unrecognized options: --val"),
+        (
+            ["pretrain", "quickstart.teacher", "--data", "clips", "--val-data", "clips"],
+            "Unrecognized options: --val-data",
+        ),
+    ],
+)
+def test_an_option_that_is_missing_or_not_the_verb_s_is_named(arguments, message, capsys):
+    assert main(arguments) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert "Traceback" not in printed.err
+    assert not printed.out
+
+
 # ---- Checkpoints ----------------------------------------------------------------------------------------------------
 
 
