@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from vidstill.cli.options import RecipeOptions, apply_options, parse_options, parse_recipe_options
+from vidstill.cli.options import RecipeOptions, parse_options, parse_recipe_options
 from vidstill.methods.mvd import MVDConfig
+from vidstill.recipes.change import change_recipe
 from vidstill.recipes.recipe import find_recipe
 from vidstill.utils.types import InputError
 
@@ -42,7 +43,7 @@ def read(options: str, config: Any, **settings: Any) -> Any:
     recipe_options = RecipeOptions(types=(type(config),), config=config, **settings)
     args = f"--data road {options}".split()
     _, _, typed = parse_recipe_options(recipe_options, Trip, args, "ride", description="Ride.", out="home")
-    return apply_options(config, typed)
+    return change_recipe(config, typed)
 
 
 def rides(**parts: object) -> Rider:
@@ -118,7 +119,7 @@ def test_without_a_config_options_are_read_against_the_types():
     _, _, typed = parse_recipe_options(
         RecipeOptions(types=(Rider,)), Trip, args, "ride", description="Ride.", out="home"
     )
-    assert apply_options(rides(rear=None), typed) == rides(rear=Wheel(size=26, spokes=24))
+    assert change_recipe(rides(rear=None), typed) == rides(rear=Wheel(size=26, spokes=24))
 
 
 def test_a_functions_call_is_returned_and_not_made():

@@ -12,8 +12,9 @@ import pytest
 from recipe_plans import ablations_slowly
 
 from vidstill.cli.main import main
-from vidstill.cli.options import RecipeOptions, apply_options, parse_recipe_options
+from vidstill.cli.options import RecipeOptions, parse_recipe_options
 from vidstill.pipelines.run_config import RunConfig
+from vidstill.recipes.change import change_recipe
 from vidstill.recipes.recipe import find_recipe, load_recipes
 from vidstill.recipes.show import format_options, read_recipe_sources
 from vidstill.utils.types import InputError
@@ -39,7 +40,7 @@ def test_the_options_of_a_recipe_give_the_recipe(name):
     argv += [text for option, value in format_options(recipe).items() for text in (option, *shlex.split(value))]
     options = RecipeOptions(types=(type(recipe),), config=recipe)
     _, _, typed = parse_recipe_options(options, RunConfig, argv, "vidstill", description="", out=Path())
-    assert apply_options(recipe, typed) == recipe
+    assert change_recipe(recipe, typed) == recipe
 
 
 @pytest.mark.parametrize("name", ablations_slowly(load_recipes()))

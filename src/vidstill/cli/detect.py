@@ -3,9 +3,10 @@
 import json as jsons
 import math
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional
 
@@ -38,9 +39,11 @@ from vidstill.utils.types import InputError, check_range
 _MIN_PERSON_SCORE = 0.05  # the person detector's threshold, unless a lower one is requested
 
 
-def detect_train_command(recipe: DetectionRecipe, run_config: DetectRunConfig, init: str | None) -> None:
+def detect_train_command(
+    recipe: DetectionRecipe, run_config: DetectRunConfig, init: str | None, *, changes: Mapping[str, Any] = {}
+) -> None:
     """Train an action detector by a recipe and test it; the same command again resumes the run."""
-    out = train_detector(recipe, run_config, init=init)
+    out = train_detector(recipe, run_config, init=init, changes=changes)
     echo(f"trained: {out}\n{format_frame_map(jsons.loads((out / TEST_FILE).read_text()))}")
 
 

@@ -3,10 +3,10 @@
 import functools
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, make_dataclass, replace
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypedDict, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, is_dataclass, make_dataclass, replace
+from types import NoneType
+from typing import Annotated, Any, Literal, TypedDict, get_args
 
 import tyro
 from tyro.constructors import (
@@ -17,7 +17,7 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from vidstill.utils.types import InputError
+from vidstill.recipes.change import list_part_types
 
 NO_PREFIX = tyro.conf.arg(name="")
 """Marks a config whose fields are options without a prefix."""
@@ -161,7 +161,7 @@ def _list_recipe_options(info: StructTypeInfo) -> StructConstructorSpec | None:
 
 def _make_option(spec: StructFieldSpec, options: RecipeOptions) -> StructFieldSpec:
     """A field as an option whose default is shown only: typed or not must be known."""
-    parts, value = _list_part_types(spec.type), None if options.config is None else spec.default
+    parts, value = list_part_types(spec.type), None if options.config is None else spec.default
     if parts or is_dataclass(value):
         optional = NoneType in get_args(spec.type)
         part = replace(options, types=parts, config=value, optional=optional)
@@ -171,50 +171,5 @@ def _make_option(spec: StructFieldSpec, options: RecipeOptions) -> StructFieldSp
     return replace(spec, type=annotation, default=_UNTYPED)
 
 
-def _list_part_types(annotation: Any) -> tuple[Any, ...]:
-    """Return the dataclasses that a field may hold."""
-    kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
-    return tuple(kind for kind in kinds if isinstance(kind, type) and is_dataclass(kind))
-
-
 def _format_value(value: Any) -> str:
     return " ".join(map(_format_value, value)) if isinstance(value, tuple) else str(value)
-
-
-def apply_options(config: Any, typed: Mapping[str, Any], option: str = "") -> Any:
-    """Return a config with the fields that were typed.
-
-    Args:
-        config: The recipe or a part of it; a class, whose own defaults are taken, for a part that is brought in.
-        typed: What tyro read for `RecipeOptions`: values by field, parts as dicts.
-        option: The option of the part, for messages.
-
-    Raises:
-        InputError: The part has no such field, lacks a value, or its values do not go together.
-    """
-    config_type = config if isinstance(config, type) else type(config)
-    hints, config_fields, values = get_type_hints(config_type), {each.name: each for each in fields(config_type)}, {}
-    for name, value in typed.items():
-        path = f"{option}.{name.replace('_', '-')}" if option else f"--{name.replace('_', '-')}"
-        if name not in config_fields:
-            raise InputError(f"{path} is not an option of {config_type.__name__}, which this recipe has; leave it out")
-        if isinstance(value, dict):
-            part = config_fields[name].default if isinstance(config, type) else getattr(config, name)
-            value = _apply_to_part(part, config_fields[name].default, _list_part_types(hints[name]), value, path)
-        values[name] = value
-    try:
-        return config(**values) if isinstance(config, type) else replace(config, **values)
-    except TypeError as error:
-        raise InputError(f"{option} is incomplete: {error}") from None
-
-
-def _apply_to_part(part: Any, default: Any, types: Sequence[type], typed: dict[str, Any], option: str) -> Any:
-    """Return None for `--mixup None`; an absent part begins as its field's default, else as its class."""
-    if "" in typed:
-        if others := [name for name in typed if name]:
-            raise InputError(f"{option}.{others[0].replace('_', '-')} contradicts {option} None; give one of them")
-        return None
-    if not is_dataclass(part):
-        fitting = (kind for kind in types if typed.keys() <= {each.name for each in fields(kind)})
-        part = default if is_dataclass(default) else next(fitting, types[0])
-    return apply_options(part, typed, option)

@@ -8,7 +8,8 @@ from typing import get_type_hints
 
 from tyro.conf import Positional
 
-from vidstill.cli.options import Json, RecipeOptions, apply_options, parse_recipe_options
+from vidstill.cli.options import Json, RecipeOptions, parse_recipe_options
+from vidstill.recipes.change import change_recipe
 from vidstill.recipes.recipe import DetectionRecipe, FinetuneRecipe, PretrainRecipe, find_recipe, list_recipe_names
 from vidstill.recipes.show import compute_recipe_cost, format_options, read_recipe_sources
 from vidstill.utils.config_io import to_dict
@@ -29,7 +30,7 @@ def parse_recipe_command(function: Callable[..., None], verb: str, args: Sequenc
     """Return the call of a verb that takes a recipe: with the recipe, its typed fields and the run config.
 
     Args:
-        function: Takes `recipe`, `run_config` and `init`; the annotations say of which classes.
+        function: Takes `recipe`, `run_config`, `init` and `changes`; the annotations say of which classes.
         verb: The words that were typed for it.
         args: The words after the verb, the recipe's name first.
 
@@ -59,12 +60,12 @@ def parse_recipe_command(function: Callable[..., None], verb: str, args: Sequenc
         out=Path("runs") / name.replace("-", "_"),
     )
     if recipe is not None:
-        return functools.partial(function, apply_options(recipe, typed), run_config, init)
+        return functools.partial(function, change_recipe(recipe, typed), run_config, init, changes=typed)
     from vidstill.pipelines.train.finetune import choose_auto_recipe
 
     auto = choose_auto_recipe(run_config, init)
-    recipe = apply_options(auto.recipe, typed)
-    return functools.partial(function, recipe, run_config, init, notes=auto.explain(recipe))
+    recipe = change_recipe(auto.recipe, typed)
+    return functools.partial(function, recipe, run_config, init, notes=auto.explain(recipe), changes=typed)
 
 
 def recipes_command(pattern: Positional[str] = "*", /, *, show: str | None = None, json: Json = False) -> None:

@@ -1,9 +1,9 @@
 """`vidstill pretrain`, `finetune`, `evaluate` and `quickstart`; a function's signature is its options."""
 
 import json as jsons
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional
 
@@ -17,16 +17,23 @@ from vidstill.utils.terminal import echo
 # The work is imported where it is done: `--help` and a mistyped option answer without it.
 
 
-def pretrain_command(recipe: PretrainRecipe, run_config: RunConfig, init: str | None) -> None:
+def pretrain_command(
+    recipe: PretrainRecipe, run_config: RunConfig, init: str | None, *, changes: Mapping[str, Any] = {}
+) -> None:
     """Pre-train an encoder by a recipe; the same command again resumes the run."""
     from vidstill.pipelines.train.pretrain import pretrain
 
-    out = pretrain(recipe, run_config, init=init)
+    out = pretrain(recipe, run_config, init=init, changes=changes)
     echo(f"pre-trained: {out}; next: vidstill finetune RECIPE --init {out} --data DATA")
 
 
 def finetune_command(
-    recipe: FinetuneRecipe, run_config: FinetuneRunConfig, init: str | None, notes: Sequence[str] = ()
+    recipe: FinetuneRecipe,
+    run_config: FinetuneRunConfig,
+    init: str | None,
+    *,
+    notes: Sequence[str] = (),
+    changes: Mapping[str, Any] = {},
 ) -> None:
     """Fine-tune a classifier by a recipe and test it; the same command again resumes the run."""
     from vidstill.pipelines.train.finetune import finetune
@@ -34,10 +41,10 @@ def finetune_command(
     from vidstill.tasks.results import format_classification_result
 
     if run_config.fold == "all":
-        summary = finetune_folds(recipe, run_config, init=init, notes=notes)
+        summary = finetune_folds(recipe, run_config, init=init, notes=notes, changes=changes)
         echo(f"fine-tuned: {run_config.out}, one run per fold\n{format_folds(summary)}")
     else:
-        out = finetune(recipe, run_config, init=init, notes=notes)
+        out = finetune(recipe, run_config, init=init, notes=notes, changes=changes)
         echo(f"fine-tuned: {out}\n{format_classification_result(jsons.loads((out / TEST_FILE).read_text()))}")
 
 

@@ -1,7 +1,9 @@
 """Train an action detector by a recipe, from a pre-trained or fine-tuned encoder, and test it."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,13 +23,20 @@ from vidstill.tasks.detection import DetectionTask, Detector
 from vidstill.utils.config_io import to_dict
 
 
-def train_detector(recipe: DetectionRecipe, run_config: DetectRunConfig, *, init: str | None = None) -> Path:
+def train_detector(
+    recipe: DetectionRecipe,
+    run_config: DetectRunConfig,
+    *,
+    init: str | None = None,
+    changes: Mapping[str, Any] = {},
+) -> Path:
     """Train a detector to the recipe's end, from the last checkpoint if there is one, and test it.
 
     Args:
         recipe: The settings.
         run_config: Data and run directory.
         init: Run directory or weights file that the encoder starts from; None: random weights.
+        changes: The settings that the user gave, of those in `recipe`: values by field, parts as dicts.
 
     Returns:
         The run directory.

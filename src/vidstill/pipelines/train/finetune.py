@@ -1,10 +1,11 @@
 """Fine-tuning: train a classifier by a recipe, choose the epoch on a validation set if there is one, and test it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -35,6 +36,7 @@ def finetune(
     init: str | None = None,
     runtime: Runtime | None = None,
     notes: Sequence[str] = (),
+    changes: Mapping[str, Any] = {},
 ) -> Path:
     """Fine-tune a classifier to the recipe's end, from the last checkpoint if there is one, and test it.
 
@@ -44,6 +46,7 @@ def finetune(
         init: Run directory or weights file that the encoder starts from; None: random weights.
         runtime: Device and processes; None: made from `run_config`.
         notes: Messages before training.
+        changes: The settings that the user gave, of those in `recipe`: values by field, parts as dicts.
 
     Returns:
         The run directory.

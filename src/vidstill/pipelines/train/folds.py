@@ -1,7 +1,7 @@
 """The three official splits of UCF101 and HMDB51: a model is trained for each, and their mean is reported."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
@@ -23,7 +23,12 @@ _FOLDS: tuple[Literal[1, 2, 3], ...] = (1, 2, 3)
 
 
 def finetune_folds(
-    recipe: FinetuneRecipe, run_config: FinetuneRunConfig, *, init: str | None = None, notes: Sequence[str] = ()
+    recipe: FinetuneRecipe,
+    run_config: FinetuneRunConfig,
+    *,
+    init: str | None = None,
+    notes: Sequence[str] = (),
+    changes: Mapping[str, Any] = {},
 ) -> dict[str, Any]:
     """Fine-tune and test a model for each fold, in `fold1`, `fold2` and `fold3`; the same call again resumes.
 
@@ -32,6 +37,7 @@ def finetune_folds(
         run_config: Its `out` is the directory of the folds.
         init: What each run starts from, as for `finetune`.
         notes: Messages before the first training.
+        changes: The settings that the user gave, as for `finetune`.
 
     Returns:
         The content of FOLDS_FILE: top-1 and top-5 of each fold, and their arithmetic means (MVD's protocol).
@@ -46,7 +52,7 @@ def finetune_folds(
     runs = [replace(run_config, fold=fold, out=_fold_dir(out, fold)) for fold in _FOLDS]
     runtime = Runtime(run_config.precision)
     for run in runs:
-        finetune(recipe, run, init=init, runtime=runtime, notes=notes if run is runs[0] else ())
+        finetune(recipe, run, init=init, runtime=runtime, notes=notes if run is runs[0] else (), changes=changes)
     return _summarize_folds([json.loads((run.out / TEST_FILE).read_text("utf-8")) for run in runs], out, runtime)
 
 

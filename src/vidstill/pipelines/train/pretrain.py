@@ -1,8 +1,9 @@
 """Pre-training: a method learns by a recipe, from its teachers if it has any. A run is a directory that resumes."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -26,7 +27,12 @@ from vidstill.utils.types import Grid, InputError
 
 
 def pretrain(
-    recipe: PretrainRecipe, run_config: RunConfig, *, init: str | None = None, runtime: Runtime | None = None
+    recipe: PretrainRecipe,
+    run_config: RunConfig,
+    *,
+    init: str | None = None,
+    runtime: Runtime | None = None,
+    changes: Mapping[str, Any] = {},
 ) -> Path:
     """Pre-train to the recipe's end, from the last checkpoint if there is one.
 
@@ -36,6 +42,7 @@ def pretrain(
         init: Run directory or weights file that the encoder starts from (MVD, table 12), a teacher's for example: of
             the recipe's sizes, or of images; fixed position embeddings are the recipe's. None: random weights.
         runtime: Device and processes; None: made from `run_config`.
+        changes: The settings that the user gave, of those in `recipe`: values by field, parts as dicts.
 
     Returns:
         The run directory.
