@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+from dataclasses import replace
 
 import pytest
 from engine_toy import toy_plan
@@ -23,10 +25,28 @@ def read_lines(folder) -> list:
     return [json.loads(line, parse_constant=pytest.fail) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
-def build_logger(folder, start_step=0, is_main=True, is_terminal=False) -> tuple[TrainingLogger, io.StringIO]:
-    console = Console(file=io.StringIO(), force_terminal=is_terminal, width=200)
-    logger = TrainingLogger(folder, toy_plan(), start_step=start_step, is_main=is_main, title="toy", console=console)
+def build_logger(
+    folder, start_step=0, is_main=True, is_terminal=False, width=200, plan=None, title="toy"
+) -> tuple[TrainingLogger, io.StringIO]:
+    console = Console(file=io.StringIO(), force_terminal=is_terminal, width=width)
+    plan = plan or toy_plan()
+    logger = TrainingLogger(folder, plan, start_step=start_step, is_main=is_main, title=title, console=console)
     return logger, console.file
+
+
+def render_bar(folder, width: int, *, total_steps=40_000) -> str:
+    """Return what a terminal of a width shows after a step late in a long run that has been validated."""
+    plan = replace(toy_plan(), total_steps=total_steps, steps_per_epoch=total_steps // 100)
+    logger, output = build_logger(folder, total_steps // 2, is_terminal=True, width=width, plan=plan, title="finetune")
+    with logger:
+        logger.log_validation(total_steps // 2, {"top1": 83.333, "top5": 97.0}, "top1", (12, 85.0))
+        record = build_record(total_steps // 2 + 1, loss=2.48479, step_seconds=0.05, data_seconds=0.02)
+        logger.log_step(record)
+        output.seek(output.truncate(0))
+        logger.progress_bar.refresh()
+        lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output.getvalue()).strip("\r\n").splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
 
 
 def test_step_is_one_line_of_strict_json(tmp_path):
@@ -75,17 +95,59 @@ def test_only_the_main_process_writes(tmp_path):
 def test_without_a_terminal_the_first_and_the_last_step_are_plain_lines(tmp_path):
     logger, output = build_logger(tmp_path)
     with logger:
-        for step in range(1, 21):
+        logger.log_step(build_record(1))
+        logger.log_validation(5, {"top1": 50.0}, "top1", (1, 50.0))
+        for step in range(2, 21):
             logger.log_step(build_record(step))
-    first, last = output.getvalue().splitlines()
-    assert first.startswith("toy: step 1/20  loss 1.0000  2.0 clips/s  25 % waiting for data  0:01:16 left")
-    assert last.startswith("toy: step 20/20")
+    first, validation, last = output.getvalue().splitlines()
+    assert first == "toy: step 1/20  loss 1  0:01:16 left  2.0 clips/s  data wait 25 %"
+    assert validation == "toy: epoch 1: validation top1 50 (best 50.0, epoch 1)"
+    assert last.startswith("toy: step 20/20  loss 0.05  0:00:00 left  2.0 clips/s  val top1 50.0 (best 50.0, epoch 1)")
 
 
-def test_terminal_has_a_bar_with_speed_remaining_time_and_waiting(tmp_path):
-    logger, output = build_logger(tmp_path, is_terminal=True)
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_progress_fits_the_terminal_with_a_bar_of_ten_cells_or_more(tmp_path, width):
+    line = render_bar(tmp_path, width)
+    assert len(line) <= width
+    assert len(re.findall("[━╸╺]", line)) >= 10
+    for text in ("finetune", "20001/40000", "loss 2.485", "0:16:40 left"):
+        assert text in line
+
+
+@pytest.mark.parametrize(
+    ("width", "texts"),
+    [
+        (60, []),
+        (80, ["160 clips/s"]),
+        (120, ["160 clips/s", "val top1 83.3 (best 85.0, epoch 12)"]),
+        (140, ["160 clips/s", "val top1 83.3 (best 85.0, epoch 12)", "data wait 40 %"]),
+    ],
+)
+def test_wider_terminal_shows_speed_then_validation_then_the_wait_for_data(tmp_path, width, texts):
+    line = render_bar(tmp_path, width)
+    optional = re.findall(r"[0-9]+ clips/s|val .*\)|data wait [0-9]+ %", line)
+    assert optional == texts
+
+
+def test_progress_of_a_short_run_shows_validation_and_wait_in_120_columns(tmp_path):
+    line = render_bar(tmp_path, 120, total_steps=400)
+    assert "val top1 83.3 (best 85.0, epoch 12)" in line
+    assert "data wait 40 %" in line
+
+
+def test_mean_average_precision_is_shortened_and_a_score_without_a_best_has_none(tmp_path):
+    logger, output = build_logger(tmp_path)
+    with logger:
+        logger.log_validation(5, {"mean_average_precision": 41.26}, "mean_average_precision")
+        logger.log_step(build_record(6))
+    assert "val mAP 41.3  data wait" in output.getvalue()
+
+
+def test_images_are_called_images(tmp_path):
+    console = Console(file=io.StringIO(), width=200)
+    logger = TrainingLogger(
+        tmp_path, toy_plan(), start_step=0, is_main=True, title="toy", noun="image", console=console
+    )
     with logger:
         logger.log_step(build_record(1))
-        logger.log_step(build_record(2))
-    for part in ("2/20", "━", "2.0 clips/s", "25 % waiting for data", "0:01:12 left"):
-        assert part in output.getvalue()
+    assert "2.0 images/s" in console.file.getvalue()

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -18,6 +18,8 @@ from vidstill.utils.files import write_bytes
 
 _PRINT_INTERVAL = 10.0  # seconds between two lines without a terminal
 _SMOOTHING = 0.05  # weight of the newest step in the displayed averages
+_MIN_BAR_WIDTH = 10  # cells of a terminal
+_SHORT_NAMES = {"mean_average_precision": "mAP"}  # of validation scores, for the bar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,7 @@ class TrainingLogger:
         start_step: Completed steps when the run resumes.
         is_main: Whether this is the main process; others log nothing.
         title: Stands before each message.
+        noun: What the clips are called, such as "image".
         console: None: standard error.
     """
 
@@ -58,10 +61,12 @@ class TrainingLogger:
         start_step: int,
         is_main: bool,
         title: str,
+        noun: str = "clip",
         console: Console | None = None,
     ):
-        self.plan, self.start_step, self.is_main, self.title = plan, start_step, is_main, title
+        self.plan, self.start_step, self.is_main, self.title, self.noun = plan, start_step, is_main, title, noun
         self.console = console or Console(stderr=True)
+        self.validation = ""  # the newest score and the best one
         self.step_seconds = self.data_seconds = 0.0  # of a step, exponential averages
         if not is_main:
             return
@@ -72,13 +77,17 @@ class TrainingLogger:
 
         self.summary_writer = SummaryWriter(str(run_dir), purge_step=start_step + 1 if start_step else None)
         self.progress_bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed}/{task.total} {task.fields[now]}"),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None),  # the cells that the texts leave
+            TextColumn("{task.fields[texts]}", markup=False),
             console=self.console,
             disable=not self.console.is_terminal,
+            expand=True,
         )
-        self.progress_task = self.progress_bar.add_task(title, total=plan.total_steps, completed=start_step, now="")
+        texts = f"{start_step}/{plan.total_steps}"
+        self.progress_task = self.progress_bar.add_task(
+            title, total=plan.total_steps, completed=start_step, texts=texts
+        )
         self.last_print_time = time.monotonic() - _PRINT_INTERVAL  # the first step is printed at once
 
     def __enter__(self) -> "TrainingLogger":
@@ -115,14 +124,27 @@ class TrainingLogger:
                 self.summary_writer.add_scalar(name, value, record.step)
         self._update_progress(record)
 
-    def log_validation(self, step: int, scores: Mapping[str, float]) -> None:
-        """Log the validation scores after an epoch, in a line of their own."""
+    def log_validation(
+        self, step: int, scores: Mapping[str, float], metric: str = "", best: tuple[int, float] | None = None
+    ) -> None:
+        """Log the validation scores after an epoch, in a line of their own.
+
+        Args:
+            step: Completed steps.
+            scores: All scores by name.
+            metric: The score that the progress bar shows.
+            best: The best epoch so far and its score, which may be this one.
+        """
         if not self.is_main:
             return
         self._write_line({"step": step, "epoch": step / self.plan.steps_per_epoch, "validation": dict(scores)})
         for name, value in scores.items():
             self.summary_writer.add_scalar(f"validation/{name}", value, step)
-        self.print_message(", ".join(f"{name} {value:.4g}" for name, value in scores.items()))
+        best_text = f" (best {best[1]:.1f}, epoch {best[0]})" if best else ""
+        if metric:
+            self.validation = f"val {_SHORT_NAMES.get(metric, metric)} {scores[metric]:.1f}{best_text}"
+        texts = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
+        self.print_message(f"epoch {step // self.plan.steps_per_epoch}: validation {texts}{best_text}")
 
     def _write_line(self, record: dict[str, Any]) -> None:
         self.log_file.write(json.dumps(_to_json_value(record), allow_nan=False) + "\n")
@@ -132,16 +154,31 @@ class TrainingLogger:
         weight = 1.0 if is_first else _SMOOTHING
         self.step_seconds += weight * (record.step_seconds - self.step_seconds)
         self.data_seconds += weight * (record.data_seconds - self.data_seconds)
-        remaining = timedelta(seconds=round((self.plan.total_steps - record.step) * self.step_seconds))
-        now = (
-            f"loss {record.loss:.4f}  {self.plan.clips_per_step / self.step_seconds:.1f} clips/s  "
-            f"{100 * self.data_seconds / self.step_seconds:.0f} % waiting for data  {remaining} left"
-        )
-        self.progress_bar.update(self.progress_task, completed=record.step, now=now)
+        seconds_left = round((self.plan.total_steps - record.step) * self.step_seconds)
+        rate = self.plan.clips_per_step / self.step_seconds
+        by_importance = [
+            f"{record.step}/{self.plan.total_steps}",
+            f"loss {record.loss:.4g}",
+            f"{timedelta(seconds=seconds_left)} left",
+            f"{rate:.{0 if rate >= 100 else 1}f} {self.noun}s/s",
+            self.validation,
+            f"data wait {100 * self.data_seconds / self.step_seconds:.0f} %",
+        ]
+        texts = _join_texts(by_importance, self.console.width - len(self.title) - _MIN_BAR_WIDTH - 2)
+        self.progress_bar.update(self.progress_task, completed=record.step, texts=texts)
         is_due = time.monotonic() - self.last_print_time >= _PRINT_INTERVAL or record.step == self.plan.total_steps
         if is_due and not self.console.is_terminal:
             self.last_print_time = time.monotonic()
-            self.print_message(f"step {record.step}/{self.plan.total_steps}  {now}")
+            self.print_message(f"step {_join_texts(by_importance)}")
+
+
+def _join_texts(by_importance: Sequence[str], width: int | float = math.inf) -> str:
+    """Return the texts on one line; of those that do not all fit into the width, the less important are left out."""
+    line = by_importance[0]
+    for text in filter(None, by_importance[1:]):
+        if len(line) + 2 + len(text) <= width:
+            line += f"  {text}"
+    return line
 
 
 def truncate_log(path: Path, step: int) -> None:
