@@ -62,7 +62,7 @@ def measure(folder: Path, window: float, hop: float, batch: int) -> dict[str, fl
     from vidstill.data.datasets.train_clips import ClipsConfig
     from vidstill.data.transforms.frame_sampling import SpanSampling
     from vidstill.models.vit import ViTConfig
-    from vidstill.pipelines.infer.embed import embed
+    from vidstill.pipelines.infer.embed import embed_videos
     from vidstill.pipelines.infer.embed_config import EmbedConfig
     from vidstill.pipelines.infer.encoder import load_encoder
     from vidstill.pipelines.run_config import Workers
@@ -78,7 +78,7 @@ def measure(folder: Path, window: float, hop: float, batch: int) -> dict[str, fl
     encoder.extract_features(torch.zeros(batch, 3, 16, 64, 64))
     start_mb, started = peak(), time.perf_counter()
     out, workers = folder / "features.npz", Workers(workers=0, device_batch=batch)
-    result = embed(encoder, [folder / "video.mp4"], out, EmbedConfig(window=window, hop=hop), workers=workers)
+    result = embed_videos(encoder, [folder / "video.mp4"], out, EmbedConfig(window=window, hop=hop), workers=workers)
     return {
         "windows": result.rows,
         "features_mb": round(out.stat().st_size / 1e6, 2),

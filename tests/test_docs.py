@@ -84,8 +84,8 @@ def no_work(monkeypatch, tmp_path):
         (tmp_path / TEST_FILE).write_text('{"top1": 0.5}')
         return tmp_path
 
-    for verb in ("pretrain", "finetune"):
-        monkeypatch.setattr(f"vidstill.pipelines.train.{verb}.{verb}", skip)
+    for work in ("pretrain.run_pretraining", "finetune.run_finetuning"):
+        monkeypatch.setattr(f"vidstill.pipelines.train.{work}", skip)
     result = SimpleNamespace(to_dict=lambda: {"top1": 0.5})
     monkeypatch.setattr("vidstill.pipelines.evaluate.classifier.evaluate_classifier", lambda *args, **options: result)
 

@@ -32,8 +32,8 @@ def calls(monkeypatch, tmp_path):
 
 
 def replace_work(monkeypatch, function):
-    for verb in ("pretrain", "finetune"):
-        monkeypatch.setattr(f"vidstill.pipelines.train.{verb}.{verb}", function)
+    for work in ("pretrain.run_pretraining", "finetune.run_finetuning"):
+        monkeypatch.setattr(f"vidstill.pipelines.train.{work}", function)
 
 
 def raise_error(error):

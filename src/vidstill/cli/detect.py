@@ -17,7 +17,7 @@ from vidstill.data.storage.fetch import BrokenVideo, parse_path
 from vidstill.engine.distributed import Precision, Runtime
 from vidstill.figures.tracks import PersonTracks
 from vidstill.pipelines.box_data import BoxDataConfig
-from vidstill.pipelines.evaluate.detector import evaluate_detector
+from vidstill.pipelines.evaluate.detector import run_detector_evaluation
 from vidstill.pipelines.infer.detect import DetectRequest, VideoDetections, detect_video, read_video_persons
 from vidstill.pipelines.infer.find_persons import CONFIDENT_SCORE, PersonBoxReport, find_person_boxes
 from vidstill.pipelines.infer.keyframe_sets import find_keyframes
@@ -27,7 +27,7 @@ from vidstill.pipelines.infer.videos import VideoSelection, find_videos
 from vidstill.pipelines.infer.writers.outputs import DetectionOutput
 from vidstill.pipelines.infer.writers.text import DetectionFormatter
 from vidstill.pipelines.run_config import DetectRunConfig, Workers
-from vidstill.pipelines.train.detector import train_detector
+from vidstill.pipelines.train.detector import run_detector_training
 from vidstill.pipelines.trained_models import load_detector
 from vidstill.recipes.recipe import DetectionRecipe
 from vidstill.tasks.metrics.ava_map import MatchingOrder, format_frame_map
@@ -43,7 +43,7 @@ def detect_train_command(
     recipe: DetectionRecipe, run_config: DetectRunConfig, init: str | None, *, changes: Mapping[str, Any] = {}
 ) -> None:
     """Train an action detector by a recipe and test it; the same command again resumes the run."""
-    out = train_detector(recipe, run_config, init=init, changes=changes)
+    out = run_detector_training(recipe, run_config, init=init, changes=changes)
     echo(f"trained: {out}\n{format_frame_map(jsons.loads((out / TEST_FILE).read_text()))}")
 
 
@@ -73,7 +73,7 @@ def detect_evaluate_command(
         crop: The whole frame, or its central square of the training's size; None: the recipe's.
         out: Directory for all results: test.json, detections.csv, actions.csv, curves.png. None: they are printed only.
     """
-    result = evaluate_detector(source, boxes, workers=workers, split=split, matching=matching, crop=crop, out=out)
+    result = run_detector_evaluation(source, boxes, workers=workers, split=split, matching=matching, crop=crop, out=out)
     echo(jsons.dumps(result, indent=1) if json else format_frame_map(result))
 
 

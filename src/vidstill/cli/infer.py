@@ -11,8 +11,7 @@ from tyro.conf import Positional
 
 from vidstill.cli.options import NO_PREFIX, Fold, Json, Root, SplitOption
 from vidstill.data.storage.fetch import parse_path
-from vidstill.pipelines.infer.embed import EmbedResult
-from vidstill.pipelines.infer.embed import embed as embed_videos
+from vidstill.pipelines.infer.embed import EmbedResult, embed_videos
 from vidstill.pipelines.infer.embed_config import EmbedConfig
 from vidstill.pipelines.infer.encoder import VideoEncoder, load_encoder
 from vidstill.pipelines.infer.predict import (

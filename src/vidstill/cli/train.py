@@ -21,9 +21,9 @@ def pretrain_command(
     recipe: PretrainRecipe, run_config: RunConfig, init: str | None, *, changes: Mapping[str, Any] = {}
 ) -> None:
     """Pre-train an encoder by a recipe; the same command again resumes the run."""
-    from vidstill.pipelines.train.pretrain import pretrain
+    from vidstill.pipelines.train.pretrain import run_pretraining
 
-    out = pretrain(recipe, run_config, init=init, changes=changes)
+    out = run_pretraining(recipe, run_config, init=init, changes=changes)
     echo(f"pre-trained: {out}; next: vidstill finetune RECIPE --init {out} --data DATA")
 
 
@@ -36,7 +36,7 @@ def finetune_command(
     changes: Mapping[str, Any] = {},
 ) -> None:
     """Fine-tune a classifier by a recipe and test it; the same command again resumes the run."""
-    from vidstill.pipelines.train.finetune import finetune
+    from vidstill.pipelines.train.finetune import run_finetuning
     from vidstill.pipelines.train.folds import finetune_folds, format_folds
     from vidstill.tasks.results import format_classification_result
 
@@ -44,7 +44,7 @@ def finetune_command(
         summary = finetune_folds(recipe, run_config, init=init, notes=notes, changes=changes)
         echo(f"fine-tuned: {run_config.out}, one run per fold\n{format_folds(summary)}")
     else:
-        out = finetune(recipe, run_config, init=init, notes=notes, changes=changes)
+        out = run_finetuning(recipe, run_config, init=init, notes=notes, changes=changes)
         echo(f"fine-tuned: {out}\n{format_classification_result(jsons.loads((out / TEST_FILE).read_text()))}")
 
 

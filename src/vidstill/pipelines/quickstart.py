@@ -31,8 +31,8 @@ from vidstill.figures.reconstruction import describe_pixel_source, draw_reconstr
 from vidstill.figures.similarity import compute_layer_similarity
 from vidstill.models.vit import ViT
 from vidstill.pipelines.run_config import FinetuneRunConfig, RunConfig, Workers
-from vidstill.pipelines.train.finetune import finetune
-from vidstill.pipelines.train.pretrain import pretrain
+from vidstill.pipelines.train.finetune import run_finetuning
+from vidstill.pipelines.train.pretrain import run_pretraining
 from vidstill.recipes import quickstart as recipes
 from vidstill.recipes.quickstart import DistillationMethod
 from vidstill.recipes.recipe import FinetuneRecipe, PretrainRecipe
@@ -139,14 +139,14 @@ class _Quickstart:
             recipe = replace(recipe, method=replace(recipe.method, **teachers))
         data, workers = self.clips_dir / "unlabelled.txt", self.workers.workers
         config = RunConfig(data=data, out=self.run_dir(key), workers=workers, save_seconds=_SAVE_SECONDS)
-        pretrain(self.adjust_recipe(recipe), config, runtime=self.runtime)
+        run_pretraining(self.adjust_recipe(recipe), config, runtime=self.runtime)
 
     def finetune(self, key: str) -> None:
         recipe = recipes.finetune_teacher if key == "teacher" else recipes.finetune
         out, workers = self.finetune_dir(key), self.workers.workers
         config = FinetuneRunConfig(data=self.clips_dir, out=out, workers=workers, save_seconds=_SAVE_SECONDS)
         init = None if key == "scratch" else str(self.run_dir(key))
-        finetune(self.adjust_recipe(recipe), config, init=init, runtime=self.runtime)
+        run_finetuning(self.adjust_recipe(recipe), config, init=init, runtime=self.runtime)
 
     def report(self, start_time: float) -> tuple[QuickstartResult, str]:
         """Return the results, and the report as HTML."""

@@ -15,7 +15,7 @@ from tiny_encoders import WITH_CLASS_TOKEN, make_videos, write_encoder
 from vidstill.cli.main import main
 from vidstill.data.tools.pack import pack_dataset
 from vidstill.data.tools.transcode import TranscodeConfig
-from vidstill.pipelines.infer.embed import embed as embed_videos
+from vidstill.pipelines.infer.embed import embed_videos
 from vidstill.pipelines.infer.encoder import load_encoder
 from vidstill.pipelines.infer.writers.feature_formats import FILE_FORMATS
 from vidstill.pipelines.infer.writers.feature_store import npy_file_name

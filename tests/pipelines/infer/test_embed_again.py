@@ -17,7 +17,7 @@ from tiny_encoders import make_videos, write_encoder
 from tiny_models import ENCODER
 
 from vidstill.cli.main import main
-from vidstill.pipelines.infer.embed import embed as embed_videos
+from vidstill.pipelines.infer.embed import embed_videos
 from vidstill.pipelines.infer.embed_config import EmbedConfig
 from vidstill.pipelines.infer.encoder import VideoEncoder, load_encoder
 from vidstill.pipelines.run_config import Workers

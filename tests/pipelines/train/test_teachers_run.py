@@ -16,7 +16,7 @@ from vidstill.cli.main import main
 from vidstill.methods import mvd
 from vidstill.models.external.base import ExternalEncoderConfig
 from vidstill.pipelines.run_config import RunConfig
-from vidstill.pipelines.train.pretrain import pretrain
+from vidstill.pipelines.train.pretrain import run_pretraining
 from vidstill.recipes.recipe import PretrainRecipe
 from vidstill.utils.config_io import from_dict, to_dict
 from vidstill.utils.types import InputError
@@ -51,7 +51,7 @@ def distill(road, out, *, init=None, method=MVD_CONFIG, **teachers):
     files = {name: replace(getattr(MVD_CONFIG, name), checkpoint=str(file)) for name, file in teachers.items()}
     method = replace(method, **{name: files.get(name) for name in ("image", "video")})
     run_config = RunConfig(data=road / "data/unlabelled.txt", out=out, workers=0, precision="fp32")
-    return pretrain(replace(like, method=method), run_config, init=init)
+    return run_pretraining(replace(like, method=method), run_config, init=init)
 
 
 @pytest.mark.parametrize("taught_by", [("image",), ("video",), ("image", "video")], ids=" and ".join)

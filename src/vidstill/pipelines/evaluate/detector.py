@@ -95,7 +95,7 @@ class DetectionResult:
         }
 
 
-def evaluate_detector(
+def run_detector_evaluation(
     source: str,
     data: BoxDataConfig,
     *,

@@ -76,7 +76,7 @@ class _Entry(NamedTuple):
     first_row: int | None = None
 
 
-def embed(
+def embed_videos(
     encoder: VideoEncoder,
     videos: Sequence[PathOrUrl],
     out: Path,
@@ -137,7 +137,7 @@ def embed(
 
 
 class _EmbedJob:
-    """One call of `embed`: what is computed of which videos, and where it goes."""
+    """One call of `embed_videos`: what is computed of which videos, and where it goes."""
 
     def __init__(
         self,

@@ -23,7 +23,7 @@ from vidstill.tasks.detection import DetectionTask, Detector
 from vidstill.utils.config_io import to_dict
 
 
-def train_detector(
+def run_detector_training(
     recipe: DetectionRecipe,
     run_config: DetectRunConfig,
     *,

@@ -29,7 +29,7 @@ from vidstill.utils.files import RECIPE_FILE
 from vidstill.utils.types import InputError
 
 
-def finetune(
+def run_finetuning(
     recipe: FinetuneRecipe,
     run_config: FinetuneRunConfig,
     *,

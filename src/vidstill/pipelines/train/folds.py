@@ -12,7 +12,7 @@ from vidstill.engine.distributed import Runtime
 from vidstill.pipelines.evaluate.classifier import CLASSIFIER_RESULT_FILES, evaluate_classifier
 from vidstill.pipelines.labeled_data import open_labeled_test, open_train_test
 from vidstill.pipelines.run_config import FinetuneRunConfig, Workers
-from vidstill.pipelines.train.finetune import finetune
+from vidstill.pipelines.train.finetune import run_finetuning
 from vidstill.recipes.recipe import FinetuneRecipe
 from vidstill.utils.files import TEST_FILE, check_output_dir, write_json
 from vidstill.utils.types import InputError
@@ -35,9 +35,9 @@ def finetune_folds(
     Args:
         recipe: The settings of each run.
         run_config: Its `out` is the directory of the folds.
-        init: What each run starts from, as for `finetune`.
+        init: What each run starts from, as for `run_finetuning`.
         notes: Messages before the first training.
-        changes: The settings that the user gave, as for `finetune`.
+        changes: The settings that the user gave, as for `run_finetuning`.
 
     Returns:
         The content of FOLDS_FILE: top-1 and top-5 of each fold, and their arithmetic means (MVD's protocol).
@@ -52,7 +52,7 @@ def finetune_folds(
     runs = [replace(run_config, fold=fold, out=_fold_dir(out, fold)) for fold in _FOLDS]
     runtime = Runtime(run_config.precision)
     for run in runs:
-        finetune(recipe, run, init=init, runtime=runtime, notes=notes if run is runs[0] else (), changes=changes)
+        run_finetuning(recipe, run, init=init, runtime=runtime, notes=notes if run is runs[0] else (), changes=changes)
     return _summarize_folds([json.loads((run.out / TEST_FILE).read_text("utf-8")) for run in runs], out, runtime)
 
 

@@ -26,7 +26,7 @@ from vidstill.utils.config_io import to_dict
 from vidstill.utils.types import Grid, InputError
 
 
-def pretrain(
+def run_pretraining(
     recipe: PretrainRecipe,
     run_config: RunConfig,
     *,
