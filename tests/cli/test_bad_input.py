@@ -400,7 +400,9 @@ def test_the_run_directory_holds_another_run(runs):
     runs.refuses(TEACHER, "recipe.seed is 0, here it is 1", data=unlabelled, out=teacher, seed=1, **short)
     runs.refuses(FINETUNE, "holds a run with other settings (recipe", data=runs.data, out=teacher, **short)
     runs.refuses(FINETUNE, "init is , here it is", data=runs.data, out=finetune, init=finetune, **short)
-    test = {"test_data": runs.data / "train.csv"}
+    first, second, *_ = (runs.data / "val.csv").read_text().splitlines()
+    (runs.data / "two.csv").write_text(f"{first}\n{second}\n")
+    test = {"test_data": runs.data / "two.csv"}
     runs.refuses(FINETUNE, "data.test differs", data=runs.data, out=finetune, **test, **short)
     with unlabelled.open("a") as file:
         file.write("train/000000.mp4\n")

@@ -2,13 +2,23 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from vidstill.data.manifest.hold_out import SplitBy, hold_out, list_files, list_missing_classes, read_groups
 from vidstill.data.manifest.manifest import Manifest
-from vidstill.data.manifest.open import open_manifest, open_test_manifest
+from vidstill.data.manifest.open import list_splits, open_manifest, open_test_manifest
 from vidstill.data.storage.fetch import PathOrUrl
 from vidstill.utils.types import InputError
+
+
+class LabeledSplits(NamedTuple):
+    """The labelled videos of a dataset."""
+
+    train: Manifest
+    validation: Manifest  # scored while training; the test set itself where there are no others
+    test: Manifest
 
 
 def open_labeled_test(
@@ -36,35 +46,50 @@ def open_labeled_test(
     return manifest
 
 
-def open_train_test(
-    data: PathOrUrl | str | Path, test_data: PathOrUrl | str | Path | None, *, fold: int = 1, multi_label: bool = False
-) -> tuple[Manifest, Manifest]:
-    """Open the labelled training videos of a dataset, and its test videos.
+def open_labeled_splits(
+    data: PathOrUrl | str | Path,
+    *,
+    test_data: PathOrUrl | str | Path | None = None,
+    val_data: PathOrUrl | str | Path | None = None,
+    val_share: float | None = None,
+    fold: int = 1,
+    multi_label: bool = False,
+) -> LabeledSplits:
+    """Open the labelled videos of a dataset: those to train on, to validate on, and to test on.
+
+    The test set is `test_data`, or the dataset's val split, or what `val_share` holds out. The validation set is
+    `val_data`, or what `val_share` holds out, or a val split that is not the test set, or else the test set.
 
     Args:
-        test_data: Other videos to test on; None: the dataset's own val split.
+        test_data: Other videos to test on; their val split if they have splits.
+        val_data: Other videos to validate on; their val split if they have splits.
+        val_share: Share of the training videos that is held out, in (0, 1), as `hold_out` does.
         fold: Which of the three official splits of UCF101 and HMDB51.
         multi_label: Videos may have several labels.
 
     Raises:
-        InputError: There is no such split, a video has no label, the classes differ, there is only one class, or a
-            class is tested that has no training video.
+        InputError: There are no videos to test on but training videos, a video has no label, the classes differ, there
+            is only one class, or a class is tested that has no training video.
     """
+    splits = list_splits(data)
     train = require_labels(open_manifest(data, split="train", fold=fold), multi_label=multi_label)
-    test = open_test_manifest(test_data, fold=fold) if test_data else open_manifest(data, split="val", fold=fold)
-    require_labels(test, multi_label=train.multi_label)
-    _check_classes(test, train.classes, str(train.source))
-    trained, tested = (np.unique(each.rows.list_label_pairs()[1]) for each in (train, test))
-    if len(trained) < 2:
+    own_val = open_manifest(data, split="val", fold=fold) if "val" in splits else None
+    held_out = None
+    if val_share is not None:
+        train, held_out = _hold_out_labeled(train, val_share)
+    test = open_test_manifest(test_data, fold=fold) if test_data else own_val or held_out
+    if test is None:
         raise InputError(
-            f"all videos of {train.source} have the class {train.classes[trained[0]]!r}; give two or more classes"
+            f"{data} has no val split and would be tested on its training {train.noun}s; hold out a share of them with "
+            f"--val-share 0.2, or whole persons or places: vidstill data split {data} --out DIR --by group"
         )
-    if len(missing := np.setdiff1d(tested, trained)):
-        raise InputError(
-            f"{test.source} has the class {train.classes[missing[0]]!r}, of which {train.source} has no training "
-            "video; add some there, or remove the class from the test"
-        )
-    return train, test
+    validation = open_test_manifest(val_data, fold=fold) if val_data else held_out or own_val or test
+    for other in {id(each): each for each in (test, validation)}.values():
+        require_labels(other, multi_label=train.multi_label)
+        _check_classes(other, train.classes, str(train.source))
+        _check_trained(train, other)
+    _check_not_shared(train, test)
+    return LabeledSplits(train, validation, test)
 
 
 def require_labels(manifest: Manifest, *, multi_label: bool = False) -> Manifest:
@@ -94,3 +119,43 @@ def _check_classes(manifest: Manifest, expected_classes: Sequence[str], expected
     else:
         difference = f"{len(names)} classes, {expected_source} {len(expected)}"
     raise InputError(f"{manifest.source} has {difference}; give both the same classes, in the same order")
+
+
+def _check_trained(train: Manifest, test: Manifest) -> None:
+    """Raise an InputError if there is a single class, or one is tested that has no training video."""
+    trained, tested = (np.unique(each.rows.list_label_pairs()[1]) for each in (train, test))
+    if len(trained) < 2:
+        only = train.classes[trained[0]]
+        raise InputError(f"all {train.noun}s of {train.source} have the class {only!r}; give two or more classes")
+    if len(missing := np.setdiff1d(tested, trained)):
+        raise InputError(
+            f"{test.source} has the class {train.classes[missing[0]]!r}, of which {train.source} has no training "
+            f"{train.noun}; add some there, or remove the class from the test"
+        )
+
+
+def _check_not_shared(train: Manifest, test: Manifest) -> None:
+    """Raise an InputError if a video is in both."""
+    trained = set(list_files(train.rows))
+    if shared := [index for index, file in enumerate(list_files(test.rows)) if file in trained]:
+        raise InputError(
+            f"{len(shared)} of the {len(test)} {test.noun}s of {test.source} are training {test.noun}s too, first "
+            f"{test.rows.get_name(shared[0])}; test on others: hold some out with --val-share 0.2, or with vidstill "
+            f"data split {train.source} --out DIR --by group"
+        )
+
+
+def _hold_out_labeled(manifest: Manifest, share: float) -> tuple[Manifest, Manifest]:
+    """Hold out a share of the videos, whole groups where the dataset states them.
+
+    Raises:
+        InputError: A class would be on one side only.
+    """
+    by: SplitBy = "clip" if read_groups(manifest.rows) is None else "group"
+    train, held_out = hold_out(manifest, share, by=by)
+    if missing := list_missing_classes(train, held_out):
+        raise InputError(
+            f"the class {missing[0]!r} of {manifest.source} has too few {manifest.noun if by == 'clip' else by}s to be "
+            "on both sides of --val-share; add some, or test on others with --test-data"
+        )
+    return train, held_out

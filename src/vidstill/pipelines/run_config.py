@@ -58,9 +58,18 @@ class RunConfig(BaseRunConfig):
 class FinetuneRunConfig(BaseRunConfig):
     """Where and how a fine-tuning runs; its results depend on this only by rounding."""
 
-    test_data: str | Path | None = None  # labelled test videos, their val split if they have splits; None: that of data
+    # labelled test videos, their val split if they have splits; None: that of data, or what --val-share holds out
+    test_data: str | Path | None = None
     val_data: str | Path | None = None  # labelled videos scored after each epoch, for --patience; as for test_data
+    # share of the training videos held out for validation, of each class alike, by group where a table has the column
+    # `group`; None: nothing is held out
+    val_share: float | None = None
     fold: Literal[1, 2, 3, "all"] = 1  # official split of UCF101 and HMDB51; all: a run for each, and their mean
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.val_share is not None and self.val_data is not None:
+            raise InputError("--val-share and --val-data both choose the validation videos; give one of them")
 
     @property
     def first_fold(self) -> int:

@@ -103,6 +103,7 @@ class TrainingSession:
         test_set: DatasetInfo | None = None,
         validation_set: DatasetInfo | None = None,
         validation: Validation | None = None,
+        settings: Mapping[str, Any] = {},
         notes: Sequence[str] = (),
     ) -> dict[str, Any]:
         """Train, and write the model; a finished run is loaded and left as it is.
@@ -116,6 +117,7 @@ class TrainingSession:
             test_set: Data that the model will be tested on.
             validation_set: Data that are scored after each epoch.
             validation: How they are scored, and whether the score chooses the epoch.
+            settings: What else makes another run, beside recipe, start and data; they are written with these.
             notes: Messages before training.
 
         Returns:
@@ -127,7 +129,7 @@ class TrainingSession:
         out, runtime = self.run_config.out, self.runtime
         splits = {"train": self.dataset.manifest, "validation": validation_set, "test": test_set}
         manifests = {split: manifest for split, manifest in splits.items() if manifest is not None}
-        with self._open_run_dir(manifests, init):
+        with self._open_run_dir(manifests, init, settings):
             if runtime.broadcast((out / MODEL_FILE).exists()):
                 finished = read_checkpoint(out)
                 load_state_dict_strict(model, finished.tensors, str(out))
@@ -193,10 +195,12 @@ class TrainingSession:
         )
 
     @contextmanager
-    def _open_run_dir(self, manifests: Mapping[str, DatasetInfo], init: str | None) -> Iterator[None]:
+    def _open_run_dir(
+        self, manifests: Mapping[str, DatasetInfo], init: str | None, settings: Mapping[str, Any]
+    ) -> Iterator[None]:
         """Make the directory this run's, or find that it is, and lock it; rank 0 does, and all ranks hear of errors."""
         data = {split: {"source": str(at.source), "fingerprint": at.fingerprint} for split, at in manifests.items()}
-        run = {"recipe": to_dict(self.recipe), "init": init or "", "data": data}
+        run = {"recipe": to_dict(self.recipe), "init": init or "", **settings, "data": data}
         versions = {name: get_package_version(name) for name in _PACKAGES}
         metadata = {"plan": asdict(self.plan), "precision": self.runtime.precision, "versions": versions}
         output = open_output_dir(self.run_config.out, run, kind="a run", marker=RECIPE_FILE, metadata=metadata)

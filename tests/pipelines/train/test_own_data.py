@@ -126,7 +126,11 @@ def test_a_killed_run_with_validation_resumes_to_the_same_weights(built, validat
 def test_a_message_says_that_the_test_set_chooses_the_epoch(built, tmp_path, capsys):
     run(FINETUNE, data=built / "data", out=tmp_path / "run", patience=1, **TWO)
     assert "the test set chooses the epoch, so its score is too high" in capsys.readouterr().err
-    options = {"test_data": built / "data" / "train.csv", "patience": 1, **TWO}
+    test = tmp_path / "test.txt"
+    test.write_text(
+        "".join(f"{built}/data/{line}\n" for line in (built / "data" / "val.csv").read_text().split("\n")[:2])
+    )
+    options = {"test_data": test, "patience": 1, **TWO}
     run(FINETUNE, data=built / "data", out=tmp_path / "other", **options)
     assert "too high" not in capsys.readouterr().err  # the data's own val split chooses
     assert read_result(tmp_path / "other")["model_selection"]["source"] == str(built / "data" / "val.csv")

@@ -101,7 +101,7 @@ def labels_to_dict(row: VideoRow, classes: Sequence[str]) -> dict[str, Any]:
 
 
 def _read_csv_table(path: PathOrUrl, header: list[str], lines: Iterator[tuple[int, str]]) -> ParsedList:
-    """Read a table of `path`, `label` (a number or a name), `class` (a name), `frames`, `split`; ignore other columns.
+    """Read a table of `path`, `label` (a number or a name), `class` (a name), `frames`, `split`, `group`, and others.
 
     In a column `labels` or `classes`, a clip may have several, separated by semicolons: `fall;run`. In `label` and
     `class` a semicolon is part of the name; a name that has one can be among several in JSON lines.
@@ -143,8 +143,8 @@ def _parse_csv_rows(
             if are_numbers:
                 text = fields.get(_NAME_COLUMNS.get(column, ""), "")
                 labels, names = list(map(int, names)), split_cell(text) if text else None
-        values = {"path": fields["path"], "label": labels, "class": names, "split": fields.get("split")}
-        yield number, {**values, "frames": int(frames) if frames else None}
+        values = {"path": fields["path"], "label": labels, "class": names, "frames": int(frames) if frames else None}
+        yield number, {**values, **{key: fields.get(key) for key in ("split", "group")}}
 
 
 def _split_labels(text: str) -> list[str]:

@@ -1,11 +1,14 @@
 """The manifest of a dataset: rows whose files all exist, the names of the classes, and a description."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
+from jaxtyping import Bool
 
+from vidstill.data.decode.images import is_image_file
 from vidstill.data.manifest.table import VideoTable
 from vidstill.data.storage.fetch import PathOrUrl, join_path
 from vidstill.data.storage.filesystem import base_name, build_size_lookup
@@ -31,6 +34,17 @@ class Manifest:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @cached_property
+    def noun(self) -> str:
+        """What messages call a row: "image" if all files are images, else "video"."""
+        return "image" if all(map(is_image_file, map(self.rows.get_name, range(len(self))))) else "video"
+
+    def select(self, mask: Bool[np.ndarray, "n"], note: str) -> "Manifest":
+        """Return a part of the rows, with a note on it in the description."""
+        rows, description = self.rows.select(mask), f"{self.description}, {note}"
+        fingerprint = rows.compute_fingerprint()
+        return replace(self, rows=rows, description=description, fingerprint=fingerprint, num_missing=0)
 
 
 class ManifestReader(NamedTuple):

@@ -33,6 +33,7 @@ _FIELDS: dict[str, tuple[set[type], float, str]] = {  # the types, the largest n
     "shard": ({str}, 0, "a path"),
     "offset": ({int}, 2**62, "a number of bytes"),  # of a packed video in its shard
     # of another type these are ignored, as other people's lists may use the names for something else
+    "group": ({str, int}, 0, ""),
     "width": ({int}, 2**31 - 1, ""),
     "height": ({int}, 2**31 - 1, ""),
     "codec": ({str}, 0, ""),
@@ -58,7 +59,7 @@ class ParsedList:
         self.path, self.format = path, format
         self.class_to_idx, self.idx_to_class = dict[str, int](), dict[int, str]()
         self._label_kind: str | None = None
-        splits, shards, codecs = dict[str, int](), dict[str, int](), dict[str, int]()
+        splits, shards, codecs, groups = (dict[str, int]() for _ in range(4))
         line_numbers, split_indices = array("q"), array("q")
         names, errors, extra_labels = list[str](), dict[int, str](), list[tuple[int, int]]()
         columns = {name: array(np.dtype(dtype).char) for name, (dtype, _) in COLUMNS.items()}
@@ -68,8 +69,9 @@ class ParsedList:
             label, *further = self._read_labels(number, entry) or (None,)
             shard = None if entry["shard"] is None else shards.setdefault(entry["shard"], len(shards))
             codec = None if entry["codec"] is None else codecs.setdefault(entry["codec"], len(codecs))
+            group = None if entry["group"] in (None, "") else groups.setdefault(str(entry["group"]), len(groups))
             frames, rate, size, offset = (entry[key] for key in ("frames", "rate", "bytes", "offset"))
-            values = label, frames, rate, size, shard, offset, entry["width"], entry["height"], codec
+            values = label, frames, rate, size, shard, offset, entry["width"], entry["height"], codec, group
             for (append, missing), value in zip(appends, values, strict=True):  # in the order of COLUMNS
                 append(missing if value is None else value)
             line_numbers.append(number)
@@ -81,7 +83,7 @@ class ParsedList:
         self.line_numbers, self.splits, self.split_names = np.array(line_numbers), np.array(split_indices), list(splits)
         arrays = {name: np.array(column) for name, column in columns.items()}
         nonempty = {name: column for name, column in arrays.items() if (column != COLUMNS[name][1]).any()}
-        root, texts = parent_path(path), {"shards": list(shards), "codecs": list(codecs)}
+        root, texts = parent_path(path), {"shards": list(shards), "codecs": list(codecs), "groups": list(groups)}
         try:
             self.rows = VideoTable(root, names, nonempty, **texts, errors=errors, extra_labels=extra_labels)
         except UnicodeEncodeError as error:

@@ -24,6 +24,7 @@ COLUMNS: dict[str, tuple[type, int]] = {  # the type of each column, and the val
     "width": (np.int32, 0),  # in pixels
     "height": (np.int32, 0),
     "codec": (np.int32, -1),  # index into the names of the codecs
+    "group": (np.int32, -1),  # index into the names of the groups: of a person, a place, a recording
 }
 
 
@@ -54,6 +55,7 @@ class VideoTable(Sequence[VideoRow]):
         columns: Those of `COLUMNS` that are stated.
         shards: The paths of the shards, relative to the root.
         codecs: The names of the codecs.
+        groups: The names of the groups.
         errors: Why rows do not decode, by index.
         extra_labels: The labels after a row's first as (row, label), rows ascending.
     """
@@ -66,10 +68,12 @@ class VideoTable(Sequence[VideoRow]):
         *,
         shards: Sequence[str] = (),
         codecs: Sequence[str] = (),
+        groups: Sequence[str] = (),
         errors: Mapping[int, str] | None = None,
         extra_labels: Sequence[tuple[int, int]] = (),
     ):
-        self.root, self.shards, self.codecs, self.errors = root, tuple(shards), tuple(codecs), dict(errors or {})
+        self.root, self.shards, self.errors = root, tuple(shards), dict(errors or {})
+        self.codecs, self.groups = tuple(codecs), tuple(groups)
         self._columns: dict[str, np.ndarray] = {
             name: np.array(column, COLUMNS[name][0]) for name, column in (columns or {}).items()
         }

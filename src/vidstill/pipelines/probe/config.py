@@ -7,7 +7,7 @@ from typing import Literal
 
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.pipelines.infer.embed_config import EmbedConfig, Pooling
-from vidstill.pipelines.labeled_data import open_train_test
+from vidstill.pipelines.labeled_data import open_labeled_splits
 from vidstill.pipelines.run_config import Workers
 from vidstill.utils.types import InputError, check_range
 
@@ -23,7 +23,9 @@ class ProbeRunConfig(Workers):
     """Which features of which videos."""
 
     data: tuple[str, ...]  # labelled datasets: probes are fitted on the train split and tested on the val split
-    test_data: tuple[str, ...] = ()  # labelled test videos of each dataset; none: its own val split
+    test_data: tuple[str, ...] = ()  # labelled test videos of each dataset; none: its own val split, or --val-share
+    # share of the training videos held out to test on, of each class alike; None: nothing is held out
+    val_share: float | None = None
     fold: Literal[1, 2, 3] = 1  # which of the three official splits of UCF101 and HMDB51
     temporal_clips: int = 1  # clips per video; its features are the mean over all views
     spatial_crops: int = 1  # crops per clip
@@ -110,8 +112,6 @@ def open_probe_datasets(run_config: ProbeRunConfig) -> list[ProbeDataset]:
     """
     datasets = []
     for data, test_data in zip(run_config.data, run_config.test_data or [None] * len(run_config.data), strict=True):
-        train, test = open_train_test(data, test_data, fold=run_config.fold)
-        if train.fingerprint == test.fingerprint:
-            raise InputError(f"{data} would be tested on its training videos; give others with --test-data")
-        datasets.append(ProbeDataset(data, train, test))
+        splits = open_labeled_splits(data, test_data=test_data, val_share=run_config.val_share, fold=run_config.fold)
+        datasets.append(ProbeDataset(data, splits.train, splits.test))
     return datasets

@@ -12,12 +12,10 @@ import torch
 from vidstill.checkpoints.load import init_encoder, load_checkpoint, merge_encoder_config
 from vidstill.data.datasets.train_clips import TrainClips
 from vidstill.data.datasets.view_clips import ViewClips
-from vidstill.data.manifest.manifest import Manifest
-from vidstill.data.manifest.open import list_splits, open_manifest
 from vidstill.engine.distributed import Runtime
 from vidstill.engine.early_stopping import Validation
 from vidstill.pipelines.evaluate.classifier import check_decodes, score_classifier, write_classification_result
-from vidstill.pipelines.labeled_data import open_labeled_test, open_train_test, require_labels
+from vidstill.pipelines.labeled_data import LabeledSplits, open_labeled_splits
 from vidstill.pipelines.run_config import FinetuneRunConfig
 from vidstill.pipelines.session import TrainingSession
 from vidstill.recipes.auto.choose import AutoRecipe, choose_recipe
@@ -56,7 +54,8 @@ def run_finetuning(
     """
     if run_config.fold == "all":
         raise InputError("a run trains on one fold; give --fold 1, 2 or 3")
-    train, test = open_train_test(run_config.data, run_config.test_data, fold=run_config.fold, multi_label=True)
+    splits = open_run_splits(run_config, fold=run_config.fold)
+    train, test = splits.train, splits.test
     runtime = runtime or Runtime(run_config.precision)
     start = load_checkpoint(init, recipe.encoder) if init else None
     if start is not None:
@@ -78,7 +77,9 @@ def run_finetuning(
     config = recipe.build_classifier_config(len(train.classes), multi_label=train.multi_label)
     session.dry_run(lambda: build_task(config.build()))
     check_decodes(ViewClips(test, recipe.views), "videos", run_config)
-    validation_set = _open_validation_set(recipe, run_config, train, test)
+    validation_set = splits.validation if run_config.val_data or recipe.patience is not None else None
+    if validation_set is not None and validation_set is not test:
+        check_decodes(ViewClips(validation_set, recipe.views), "videos", run_config)
     torch.manual_seed(recipe.seed)
     model = config.build()
     if start is not None:
@@ -114,6 +115,7 @@ def run_finetuning(
         test_set=test,
         validation_set=validation_set,
         validation=validation,
+        settings={"val_share": run_config.val_share},
         notes=notes,
     )
     session.test_once(
@@ -139,37 +141,18 @@ def choose_auto_recipe(run_config: FinetuneRunConfig, init: str | None) -> AutoR
         return AutoRecipe(recipe=recipe, note=f"resumes the recipe of {run_config.out}")
     except (OSError, ValueError, KeyError, TypeError):
         pass  # no run; whatever else is there, the run refuses
-    train = open_manifest(run_config.data, split="train", fold=run_config.first_fold)
-    require_labels(train, multi_label=True)
-    has_validation = bool(run_config.val_data) or _has_own_val_split(run_config)
-    start = load_checkpoint(init) if init else None
-    return choose_recipe(compute_dataset_stats(train), start, detect_hardware(), has_validation=has_validation)
+    splits = open_run_splits(run_config, fold=run_config.first_fold)
+    start, has_validation = load_checkpoint(init) if init else None, splits.validation is not splits.test
+    return choose_recipe(compute_dataset_stats(splits.train), start, detect_hardware(), has_validation=has_validation)
 
 
-def _open_validation_set(
-    recipe: FinetuneRecipe, run_config: FinetuneRunConfig, train: Manifest, test: Manifest
-) -> Manifest | None:
-    """Open the validation set: --val-data; else, if a score chooses the epoch, the data's val split or the test set.
-
-    Raises:
-        InputError: It has no labels, or not the classes of the training set.
-    """
-    data = run_config.val_data
-    if not data and recipe.patience is None:
-        return None
-    if not data and not _has_own_val_split(run_config):
-        return test
-    validation = open_labeled_test(
-        data or run_config.data,
-        fold=run_config.first_fold,
-        multi_label=train.multi_label,
-        classes=train.classes,
-        classes_source=train.source,
+def open_run_splits(run_config: FinetuneRunConfig, *, fold: int) -> LabeledSplits:
+    """Open the videos that a fine-tuning trains on, validates on and tests on, as `open_labeled_splits` does."""
+    return open_labeled_splits(
+        run_config.data,
+        test_data=run_config.test_data,
+        val_data=run_config.val_data,
+        val_share=run_config.val_share,
+        fold=fold,
+        multi_label=True,
     )
-    check_decodes(ViewClips(validation, recipe.views), "videos", run_config)
-    return validation
-
-
-def _has_own_val_split(run_config: FinetuneRunConfig) -> bool:
-    """Return whether the dataset has a val split that is not the test set."""
-    return bool(run_config.test_data) and "val" in list_splits(run_config.data)

@@ -10,9 +10,9 @@ from typing import Any, Literal
 from vidstill.checkpoints.io import MODEL_FILE
 from vidstill.engine.distributed import Runtime
 from vidstill.pipelines.evaluate.classifier import CLASSIFIER_RESULT_FILES, evaluate_classifier
-from vidstill.pipelines.labeled_data import open_labeled_test, open_train_test
+from vidstill.pipelines.labeled_data import open_labeled_test
 from vidstill.pipelines.run_config import FinetuneRunConfig, Workers
-from vidstill.pipelines.train.finetune import run_finetuning
+from vidstill.pipelines.train.finetune import open_run_splits, run_finetuning
 from vidstill.recipes.recipe import FinetuneRecipe
 from vidstill.utils.files import TEST_FILE, check_output_dir, write_json
 from vidstill.utils.types import InputError
@@ -48,7 +48,7 @@ def finetune_folds(
     out = run_config.out
     _check_folds_dir(out)
     for fold in _FOLDS:  # before the first fold is trained for hours
-        open_train_test(run_config.data, run_config.test_data, fold=fold, multi_label=True)
+        open_run_splits(run_config, fold=fold)
     runs = [replace(run_config, fold=fold, out=_fold_dir(out, fold)) for fold in _FOLDS]
     runtime = Runtime(run_config.precision)
     for run in runs:

@@ -1,0 +1,139 @@
+"""Hold out a part of a dataset to validate or test on: of each class the same share, whole groups on one side."""
+
+import os
+import re
+from functools import cache
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool
+
+from vidstill.data.manifest.manifest import Manifest
+from vidstill.data.manifest.table import VideoTable
+from vidstill.data.storage.fetch import PathOrUrl, ShardMember
+from vidstill.utils.rng import numpy_rng
+from vidstill.utils.types import InputError
+
+SplitBy = Literal["clip", "group", "directory"]
+"""Which videos stay together: only the rows of one file; those of a person, place or recording; of a directory."""
+
+_MAX_VISITS = 200_000  # of videos or groups, in all random orders that are tried
+_MISSING_CLASS = 1e6  # what a class that one side lacks counts, beside squared relative differences of at most 1
+_RECORDING = re.compile(r"(.+_g\d+)_c\d+")  # the clips of a group of UCF101: v_PushUps_g01_c01, v_PushUps_g01_c02
+
+
+def hold_out(manifest: Manifest, share: float, *, by: SplitBy = "clip", seed: int = 0) -> tuple[Manifest, Manifest]:
+    """Split a dataset in two, stratified by class: the rest, and the part that is held out.
+
+    Each class has at least one video on both sides if its videos and groups allow it. The split depends on nothing but
+    the rows and the arguments.
+
+    Args:
+        share: Share of the videos that is held out, in (0, 1).
+        by: Which videos stay together.
+        seed: Random seed.
+
+    Raises:
+        InputError: There are no such groups, or one side would be empty.
+    """
+    if not 0 < share < 1:
+        raise InputError(f"a share of {share} cannot be held out; give --val-share between 0 and 1, such as 0.2")
+    units = np.unique(_list_groups(manifest, by), return_inverse=True)[1]
+    is_held_out = _choose_units(units, manifest, share, seed)[units]
+    if is_held_out.all() or not is_held_out.any():
+        raise InputError(f"all videos of {manifest.source} are of one {by}; they cannot be on two sides of a split")
+    percent = f"{100 * share:g} %"
+    return (
+        manifest.select(~is_held_out, f"without the {percent} that are held out"),
+        manifest.select(is_held_out, f"the {percent} that are held out"),
+    )
+
+
+def list_missing_classes(*parts: Manifest) -> list[str]:
+    """Return the classes that have videos in one part and none in another."""
+    counts = [np.bincount(part.rows.list_label_pairs()[1], minlength=len(part.classes)) for part in parts]
+    return [parts[0].classes[label] for label in np.flatnonzero(np.any(counts, 0) & ~np.all(counts, 0))]
+
+
+def list_files(rows: VideoTable) -> list[str]:
+    """Return the file of each row, or its bytes in a shard, however a list spells it; local links are followed."""
+    real_directory = cache(os.path.realpath)  # a call takes much longer than `islink`
+
+    def identify(path: PathOrUrl) -> str:
+        if isinstance(path, str):
+            return path
+        return os.path.realpath(path) if path.is_symlink() else f"{real_directory(path.parent)}/{path.name}"
+
+    sources = (row.source for row in rows)
+    return [
+        f"{identify(each.shard)}:{each.offset}" if isinstance(each, ShardMember) else identify(each) for each in sources
+    ]
+
+
+def read_groups(rows: VideoTable) -> list[str] | None:
+    """Return the group that each row states, "" for none, or that names such as UCF101's do; None if no row does."""
+    indices = rows.column("group").tolist()
+    if max(indices, default=-1) >= 0:
+        return ["" if index < 0 else rows.groups[index] for index in indices]
+    matches = [_RECORDING.match(rows.get_name(index).rpartition("/")[2]) for index in range(len(rows))]
+    return [match[1] for match in matches if match] if all(matches) else None
+
+
+def _list_groups(manifest: Manifest, by: SplitBy) -> list[str]:
+    """Return the group of each row; a row that states none is alone with those of its file.
+
+    Raises:
+        InputError: No row states a group, or a file is in two.
+    """
+    files, rows = list_files(manifest.rows), manifest.rows
+    if by == "clip":
+        return files
+    if by == "directory":
+        return [file.rpartition("/")[0] for file in files]
+    groups = read_groups(rows)
+    if groups is None:
+        raise InputError(
+            f"{manifest.source} states no groups; give a table with a column `group` (the person, place or recording "
+            "of each row), or split by directory or clip"
+        )
+    group_of_file: dict[str, str] = {}
+    for index, (file, group) in enumerate(zip(files, groups, strict=True)):
+        if group and group != (other := group_of_file.setdefault(file, group)):
+            raise InputError(f"{rows.get_name(index)} is in the groups {other!r} and {group!r}; give it one")
+    return [group_of_file.get(file, f"/{file}") for file in files]
+
+
+def _choose_units(units: np.ndarray, manifest: Manifest, share: float, seed: int) -> Bool[np.ndarray, "units"]:
+    """Choose the units that are held out: of several random orders, the one whose class counts are nearest to `share`.
+
+    In each order, a unit is held out if that brings the counts of its classes nearer.
+    """
+    rows, labels = manifest.rows.list_label_pairs()
+    if not len(labels):  # no labels: one class of all
+        rows, labels = np.arange(len(units)), np.zeros(len(units), int)
+    num_units = int(units.max()) + 1
+    totals = np.bincount(labels)
+    targets = np.minimum(np.maximum(np.round(share * totals), 1), totals - 1)
+    pairs, counts = np.unique(np.stack([units[rows], labels]), axis=1, return_counts=True)  # sorted by unit
+    firsts = np.searchsorted(pairs[0], np.arange(num_units + 1))
+
+    def measure(classes: np.ndarray, held: np.ndarray) -> float:
+        total = totals[classes]
+        missing = (held == 0) | (held == total)
+        return float((((held - targets[classes]) / total) ** 2 + _MISSING_CLASS * missing).sum())
+
+    best, best_error = np.zeros(num_units, bool), np.inf
+    rng, present = numpy_rng(seed, "hold out"), np.flatnonzero(totals)
+    for _ in range(max(1, min(100, _MAX_VISITS // num_units))):
+        chosen, held = np.zeros(num_units, bool), np.zeros(len(totals))
+        for unit in rng.permutation(num_units).tolist():
+            part = slice(firsts[unit], firsts[unit + 1])
+            classes, more = pairs[1, part], counts[part]
+            if measure(classes, held[classes] + more) < measure(classes, held[classes]):
+                chosen[unit] = True
+                held[classes] += more
+        if (error := measure(present, held[present])) < best_error:
+            best, best_error = chosen, error
+        if not error:
+            break
+    return best
