@@ -1,6 +1,7 @@
 """Finds the numbers made with the authors' code: cases of a folder, read once, as pytest parameters `method/case`."""
 
 import json
+from collections import UserDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -17,10 +18,25 @@ from torch import Tensor, nn
 from vidstill.checkpoints.layouts.rename import RenameRule
 from vidstill.checkpoints.load import load_state_dict_strict
 
+RESULTS = ("out/", "target/", "loss", "grad", "const/", "after/", "final/")
+"""How the names of the tensors begin that some test must hold; the others are read."""
+
+
+class StoredTensors(UserDict[str, Tensor]):
+    """The tensors of a case; remembers which of them were read."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]):
+        super().__init__(tensors)
+        self.read: set[str] = set()
+
+    def __getitem__(self, name: str) -> Tensor:
+        self.read.add(name)
+        return self.data[name]
+
 
 @dataclass(frozen=True)
 class Case:
-    """One case: `<method>/<name>.json`, and the tensors beside it."""
+    """One case: `<method>/<name>.json`, and the tensors beside it; what it does not store, it does not ask for."""
 
     path: Path
 
@@ -37,12 +53,18 @@ class Case:
         return json.loads(self.path.read_text())
 
     @cached_property
-    def tensors(self) -> dict[str, Tensor]:
-        return load_file(self.path.with_suffix(".safetensors"))
+    def tensors(self) -> StoredTensors:
+        return StoredTensors(load_file(self.path.with_suffix(".safetensors")))
+
+    @cached_property
+    def held(self) -> set[str]:
+        """The results, and `losses/…` of the JSON, that were compared since the test began."""
+        return set()
 
     def under(self, prefix: str) -> dict[str, Tensor]:
         """The tensors named `prefix/…`, without the prefix."""
-        return {name.removeprefix(prefix + "/"): t for name, t in self.tensors.items() if name.startswith(prefix + "/")}
+        names = [name for name in self.tensors.data if name.startswith(prefix + "/")]
+        return {name.removeprefix(prefix + "/"): self.tensors[name] for name in names}
 
     def translate(self, foreign: Mapping[str, Tensor], rules: Sequence[RenameRule]) -> dict[str, Tensor]:
         """Return stored weights under our names."""
@@ -53,30 +75,95 @@ class Case:
         foreign = {name: tensor for prefix in prefixes for name, tensor in self.under(prefix).items()}
         load_state_dict_strict(module, others | self.translate(foreign, rules), self.name)
 
+    # ---- Comparisons: each holds a result if it is stored ----
+
     def hold(self, result: Tensor, name: str, kind: str = "outputs") -> None:
         """Our tensor equals the stored one: max|a-b| <= atol + rtol·max|b| (the case's own tolerance)."""
-        self.hold_value(result, self.tensors[name], name, kind)
+        self._hold(result, name, self._limits(kind), whole=True)
 
-    def hold_value(self, result: Tensor, reference: Tensor, name: str, kind: str = "outputs") -> None:
-        limits = self.json["tolerance"][kind]
-        assert result.shape == reference.shape, f"{name}: {result.shape}, the reference has {reference.shape}"
-        apart = (result.double() - reference.double()).abs().max().item()
-        bound = limits["atol"] + limits["rtol"] * reference.double().abs().max().item()
-        assert apart <= bound, f"{name}: {apart:.3g} apart, the limit is {bound:.3g}"
+    def hold_each(self, result: Tensor, name: str, kind: str) -> None:
+        """Each of our elements is near its own: |a-b| <= atol + rtol·|b|."""
+        self._hold(result, name, self._limits(kind), whole=False)
 
-    def hold_each(self, result: Tensor, reference: Tensor | str, kind: str) -> None:
-        """Each of our elements is near its own: |a-b| <= atol + rtol·|b|; a string names a tensor of the case."""
-        name = reference if isinstance(reference, str) else kind
-        reference = self.tensors[reference] if isinstance(reference, str) else reference
-        limits = self.json["tolerance"][kind]
-        assert result.shape == reference.shape, f"{name}: {result.shape}, the reference has {reference.shape}"
-        apart = (result.double() - reference.double()).abs()
-        bound = limits["atol"] + limits["rtol"] * reference.double().abs()
-        assert (apart <= bound).all(), f"{name}: {(apart - bound).max().item():.3g} beyond the limit of an element"
+    def hold_table(self, result: Tensor, name: str) -> None:
+        """A computed table: made in float64 and stored in float32, for which cases state no tolerance."""
+        self._hold(result, name, {"rtol": 0.0, "atol": 1e-6}, whole=True)
 
-    def hold_number(self, result: float, reference: float, name: str, kind: str = "losses") -> None:
+    def hold_under(self, prefix: str, results: Mapping[str, Tensor], kind: str, *, whole: bool) -> None:
+        """Every tensor that is stored under the prefix is one of ours."""
+        without = set(self.json.get("parameters_without_gradient") or ()) if prefix.startswith("grad") else set()
+        for name in self.under(prefix):
+            if name in without:
+                self.held.add(f"{prefix}/{name}")
+                continue
+            assert name in results, f"{prefix}/{name} is stored, and ours has none"
+            self._hold(results[name], f"{prefix}/{name}", self._limits(kind), whole=whole)
+
+    def hold_loss(self, result: Tensor, name: str) -> None:
+        """A loss equals the stored one: of the tensors and of the JSON, wherever it stands (`step.0` is `step_0`)."""
+        limits, parts = self._limits("losses" if "losses" in self.json["tolerance"] else "loss"), name.split("/")
+        self._hold(result.detach(), f"loss/{name}", limits, whole=True)
+        number: Any = self.json["losses"]
+        for part in parts:
+            number = number.get(part.replace(".", "_")) if isinstance(number, dict) else None
+        if number is not None:
+            self.held.add(f"losses/{name.replace('.', '_')}")
+            _compare(result.detach(), torch.tensor(number, dtype=torch.float64), name, limits, whole=False)
+
+    def hold_number(self, result: float, reference: float, name: str, kind: str) -> None:
+        """A number of ours equals one of the JSON."""
         numbers = (torch.tensor(number, dtype=torch.float64) for number in (result, reference))
-        self.hold_value(*numbers, name, kind)
+        _compare(*numbers, name, self._limits(kind), whole=True)
+
+    def _limits(self, kind: str) -> dict[str, float]:
+        return self.json["tolerance"][kind]
+
+    def _hold(self, result: Tensor, name: str, limits: Mapping[str, float], *, whole: bool) -> None:
+        if name in self.tensors:
+            self.held.add(name)
+            _compare(result, self.tensors[name], name, limits, whole=whole)
+
+    # ---- Nothing is left out ----
+
+    def start_test(self) -> None:
+        self.held.clear()
+        if self.path.with_suffix(".safetensors").exists():
+            self.tensors.read.clear()
+
+    def leave_to_others(self, *prefixes: str) -> None:
+        """The results of these names (no name: all) are another test's."""
+        self.held.update(name for name in self.list_stored() if name.startswith(prefixes or ""))
+
+    def list_stored(self) -> list[str]:
+        """The names of all tensors, and of the JSON's losses."""
+        tensors = self.tensors.data if self.path.with_suffix(".safetensors").exists() else {}
+        return [*tensors, *_list_leaves(self.json.get("losses") or {}, "losses/")]
+
+    def check_nothing_was_left_out(self) -> None:
+        """Every stored result was held since the test began, and every other tensor was read.
+
+        So were the JSON's losses, if one of them was; some kinds of cases state there what they state elsewhere.
+        """
+        left = [name for name in self.list_stored() if name not in self.held]
+        if not any(name.startswith("losses/") for name in self.held):
+            left = [name for name in left if not name.startswith("losses/")]
+        left = [name for name in left if name.startswith(RESULTS) or name not in self.tensors.read]
+        assert not left, f"{self.method}/{self.name} stores {left}, which this test does not hold"
+
+
+def _compare(result: Tensor, reference: Tensor, name: str, limits: Mapping[str, float], *, whole: bool) -> None:
+    assert result.shape == reference.shape, f"{name}: {result.shape}, the reference has {reference.shape}"
+    apart, size = (result.double() - reference.double()).abs(), reference.double().abs()
+    bound = limits["atol"] + limits["rtol"] * (size.max() if whole else size)
+    assert (apart <= bound).all(), f"{name}: {(apart - bound).max().item():.3g} beyond the limit"
+
+
+def _list_leaves(values: Mapping[str, Any], prefix: str) -> list[str]:
+    nested = [
+        _list_leaves(value, f"{prefix}{name}/") if isinstance(value, dict) else [prefix + name]
+        for name, value in values.items()
+    ]
+    return [name for names in nested for name in names]
 
 
 @cache

@@ -3,14 +3,16 @@
 from typing import Any
 
 import torch
-from foreign_layout import translate_state_dict
+import torch.nn.functional as F
+from foreign_layout import to_foreign
 from reference_cases import Case
 from torch import Tensor
 
 from vidstill.checkpoints.layouts.rename import RenameRule
 from vidstill.engine.distributed import Runtime
 from vidstill.models.decoder import DecoderConfig, DecoderTrunk
-from vidstill.models.vit import IMAGENET_MEAN, IMAGENET_STD, ViTConfig
+from vidstill.models.vit import IMAGENET_MEAN, IMAGENET_STD, Features, ViT, ViTConfig
+from vidstill.tasks.classification import Classifier
 
 
 def colours(video: Tensor) -> Tensor:
@@ -64,20 +66,40 @@ def run_trunk(trunk: DecoderTrunk, *inputs: Any) -> tuple[Tensor, Tensor]:
     return tokens[0], tokens[1]
 
 
-def hold_table(case: Case, result: Tensor, name: str) -> None:
-    """A computed table is the stored one: made in float64 and stored in float32, for which cases state no tolerance."""
-    torch.testing.assert_close(result, case.tensors[name], rtol=0, atol=1e-6, msg=name)
+def with_cls_token(tokens: Tensor, cls_token: Tensor) -> Tensor:
+    """Tokens as the authors keep them: the class token, where there is one, stands first."""
+    return torch.cat([cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
 
 
-def hold_gradients(case: Case, module: torch.nn.Module, names: tuple[RenameRule, ...], prefix: str = "grad") -> None:
+def hold_encoder(case: Case, encoder: ViT, clip: Tensor, encoded: Features, name: str) -> None:
+    """The patches as they are embedded, with their positions, and after each block that was asked for."""
+    grid, cls_token = encoder.grid(clip), encoder.cls_token
+    tokens = encoder.embed_tokens(clip)
+    case.hold(tokens - encoder.positions(grid, clip.device), "out/patch_embed")
+    embedding = 0 if encoder.positions.cls_embedding is None else encoder.positions.cls_embedding
+    first = tokens[:, :0] if cls_token is None else (cls_token + embedding)[None]
+    case.hold(with_cls_token(tokens, first), "out/tokens_with_position")
+    for block, tokens in encoded.layers.items():
+        case.hold(with_cls_token(tokens, encoded.cls_layers[block]), f"out/{name}.{block - 1}")
+
+
+def hold_classifier(case: Case, model: Classifier, clip: Tensor, label: Tensor, names: tuple[RenameRule, ...]) -> None:
+    """Features, logits, the loss with the case's label smoothing and without, and the former's gradients agree."""
+    case.hold(model.forward_features(clip), "out/features")
+    logits, smoothing = model(clip), case.json["config"].get("label_smoothing", 0.0)
+    case.hold(logits, "out/logits")
+    case.hold_loss(F.cross_entropy(logits, label), "cross_entropy")
+    loss = F.cross_entropy(logits, label, label_smoothing=smoothing)
+    case.hold_loss(loss, "label_smoothing")
+    loss.backward()
+    hold_gradients(case, model, names)
+
+
+def hold_gradients(case: Case, module: torch.nn.Module, names: tuple[RenameRule, ...], *prefixes: str) -> None:
     """Every gradient that the reference has equals ours, and none of theirs is left out."""
-    result = dict(module.named_parameters())
-    without = set(case.json.get("parameters_without_gradient", ()))
-    reference = {name: grad for name, grad in case.under(prefix).items() if name not in without}
-    assert reference
-    for name, grad in translate_state_dict(reference, names).items():
-        assert result[name].grad is not None, name
-        case.hold_value(result[name].grad, grad, name, "gradients")
+    gradients = {name: parameter.grad for name, parameter in module.named_parameters() if parameter.grad is not None}
+    for prefix in prefixes or ("grad",):
+        case.hold_under(prefix, to_foreign(gradients, names), "gradients", whole=True)
 
 
 def take_step(
@@ -99,7 +121,4 @@ def take_step(
 
 def hold_weights(case: Case, module: torch.nn.Module, names: tuple[RenameRule, ...]) -> None:
     """Every weight that the reference has after the last step equals ours."""
-    result, reference = dict(module.named_parameters()), translate_state_dict(case.under("after"), names)
-    assert reference
-    for name, weight in reference.items():
-        case.hold_value(result[name].detach(), weight, name, "after")
+    case.hold_under("after", to_foreign(dict(module.named_parameters()), names), "after", whole=True)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from einops import rearrange
 from full_size import count_parameters, fill, hold, hold_numbers
 from reference_cases import cases
 from torch import Tensor
@@ -53,6 +54,7 @@ def test_torchvision_s_roi_align_is_the_definition_s(case) -> None:
 @pytest.mark.parametrize("case", cases(kind="roi_align", method="ava"))
 def test_features_of_boxes_are_the_definition_s(case) -> None:
     """Of those entries that are of squares of bins, sampled as densely as the map is."""
+    case.leave_to_others()
     result = [e for e in case.json["entries"] if len(set(e["output_size"])) == 1 and not e["sampling_ratio"]]
     if not result:
         pytest.skip("no entry is of what a detector asks")
@@ -90,6 +92,9 @@ def test_the_head_of_a_detector_is_the_reference_s(case) -> None:
     weights = case.under("weights")
     model.head.load_state_dict({name: weights[f"projection.{name}"] for name in ("weight", "bias")})
     tokens, rows = case.tensors["input/tokens"].clone().requires_grad_(), case.tensors["input/boxes"]
+    if "input/features" in case.tensors:  # the same, as a map
+        maps = rearrange(tokens, "b (t h w) d -> b d t h w", t=grid.t, h=grid.h)
+        assert torch.equal(maps, case.tensors["input/features"])
     boxes, present, seats = by_clip(rows, config["batch"])
     case.hold(in_rows(model.forward_box_features(tokens, grid, boxes), seats), "out/pooled", "out")
     logits = in_rows(model.forward_head(tokens, grid, boxes), seats)
@@ -103,6 +108,7 @@ def test_the_head_of_a_detector_is_the_reference_s(case) -> None:
         labels[seat] = row
     clip, seed = torch.zeros(config["batch"], 3, 2, 1, 1), torch.zeros(config["batch"], dtype=torch.long)
     loss = task(clip, boxes, labels, present, seed).loss
+    case.hold_loss(loss, "binary_cross_entropy")
     case.hold(loss[None], "loss", "loss")
     loss.backward()
     case.hold(tokens.grad, "grad/tokens", "grad")

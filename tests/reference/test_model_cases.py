@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from reference_cases import Case, cases
 from reference_models import (
     colours,
     decoder_config,
     encoder_config,
+    hold_classifier,
+    hold_encoder,
     hold_gradients,
-    hold_table,
     hold_weights,
     list_tokens,
     run_trunk,
@@ -22,6 +22,7 @@ from vidstill.checkpoints.layouts.videomae import build_videomae_rules
 from vidstill.engine.distributed import Runtime
 from vidstill.engine.optimizer import AdamWConfig
 from vidstill.methods.amd import AMD, AMDConfig, AMDQuirks
+from vidstill.methods.common.losses import regression_loss
 from vidstill.methods.common.masking import Mask, NestedTubeMask
 from vidstill.methods.common.targets import compute_pixel_target
 from vidstill.methods.common.teacher import TeacherConfig
@@ -50,14 +51,11 @@ def test_videomae_agrees_with_its_authors(case: Case) -> None:
     clip, hidden = colours(case.tensors["input/video"]), case.tensors["input/mask"]
     mask = Mask(list_tokens(hidden, 0), list_tokens(hidden, 1))
     grid = method.encoder.grid(clip)
-    blocks = range(1, method.config.encoder.depth + 1)
 
-    encoded = method.encoder(clip, mask.visible, layers=blocks)
+    encoded = method.encoder(clip, mask.visible, layers=range(1, method.config.encoder.depth + 1))
     narrow = method.decoder.embed(encoded.tokens)
     joined, _ = run_trunk(method.decoder.trunk, narrow, mask.visible, mask.masked, grid)
-    case.hold(method.encoder.embed_tokens(clip) - method.encoder.positions(grid, clip.device), "out/patch_embed")
-    for block in blocks:
-        case.hold(encoded.layers[block], f"out/encoder_block.{block - 1}")
+    hold_encoder(case, method.encoder, clip, encoded, "encoder_block")
     case.hold(encoded.tokens, "out/encoder")
     case.hold(narrow, "out/encoder_to_decoder")
     case.hold(joined, "out/decoder_input")
@@ -65,11 +63,11 @@ def test_videomae_agrees_with_its_authors(case: Case) -> None:
     case.hold(compute_pixel_target(clip, method.config.encoder, mask.masked, method.config.target), "target/labels")
     for name, dim in (("encoder", method.config.encoder.dim), ("decoder", method.config.decoder.dim)):
         table = build_position_table("sinusoid", grid, dim, clip.device)
-        hold_table(case, table[None], f"const/{name}_pos_embed")
+        case.hold_table(table[None], f"const/{name}_pos_embed")
 
     output = method(clip, mask=mask)
     output.loss.backward()
-    case.hold(output.loss.detach(), "loss/total", "losses")
+    case.hold_loss(output.loss, "total")
     hold_gradients(case, method, build_videomae_rules(method.config.encoder))
 
 
@@ -77,23 +75,10 @@ def test_videomae_agrees_with_its_authors(case: Case) -> None:
 def test_the_classifier_agrees_with_videomaes_authors(case: Case) -> None:
     model = classifier(case)
     clip, label = colours(case.tensors["input/video"]), case.tensors["input/label"]
-    grid, blocks = model.encoder.grid(clip), range(1, model.config.encoder.depth + 1)
-    encoded = model.encoder(clip, layers=blocks)
-    case.hold(model.encoder.embed_tokens(clip) - model.encoder.positions(grid, clip.device), "out/patch_embed")
-    case.hold(model.encoder.embed_tokens(clip), "out/tokens_with_position")
-    if "const/pos_embed" in case.tensors:
-        hold_table(case, model.encoder.positions(grid, clip.device).detach()[None], "const/pos_embed")
-    for block in blocks:
-        case.hold(encoded.layers[block], f"out/block.{block - 1}")
-    case.hold(model.forward_features(clip), "out/features")
-    logits = model(clip)
-    case.hold(logits, "out/logits")
-    plain = F.cross_entropy(logits, label)
-    smooth = F.cross_entropy(logits, label, label_smoothing=case.json["config"]["label_smoothing"])
-    case.hold_number(plain.item(), case.json["losses"]["cross_entropy"], "cross_entropy")
-    case.hold_number(smooth.item(), case.json["losses"]["label_smoothing"], "label_smoothing")
-    smooth.backward()
-    hold_gradients(case, model, build_classifier_rules(model.config.encoder))
+    encoded = model.encoder(clip, layers=range(1, model.config.encoder.depth + 1))
+    hold_encoder(case, model.encoder, clip, encoded, "block")
+    case.hold_table(model.encoder.positions(model.encoder.grid(clip), clip.device).detach()[None], "const/pos_embed")
+    hold_classifier(case, model, clip, label, build_classifier_rules(model.config.encoder))
 
 
 @pytest.mark.parametrize("case", cases(method="videomae", kind="pretrain_steps"))
@@ -115,7 +100,7 @@ def test_pretraining_steps_agree_with_videomaes_authors(case: Case) -> None:
         hidden = case.tensors[f"input/mask.{step}"]
         mask = Mask(list_tokens(hidden, 0), list_tokens(hidden, 1))
         loss = method(colours(case.tensors[f"input/video.{step}"]), mask=mask).loss
-        case.hold(loss.detach(), f"loss/step.{step}", "losses")
+        case.hold_loss(loss, f"step.{step}")
         norm = take_step(optimizer, runtime, method, loss, rate, optim.max_grad_norm)
         case.hold_number(norm, case.json["gradient_norm_before_clipping"][step], "gradient norm", "gradients")
     hold_weights(case, method, build_videomae_rules(method.config.encoder))
@@ -125,7 +110,7 @@ def test_pretraining_steps_agree_with_videomaes_authors(case: Case) -> None:
 def test_fine_tuning_steps_agree_with_videomaes_authors(case: Case) -> None:
     config = case.json["config"]
     task = ClassificationTask(
-        classifier(case), mixup=None, random_erasing=None, label_smoothing=config["label_smoothing"]
+        classifier(case), mixup=None, random_erasing=None, label_smoothing=config.get("label_smoothing", 0.0)
     )
     optim = AdamWConfig(
         base_lr=1.0,
@@ -143,7 +128,7 @@ def test_fine_tuning_steps_agree_with_videomaes_authors(case: Case) -> None:
         for batch in range(update * every, (update + 1) * every):
             clip, label = colours(case.tensors[f"input/video.{batch}"]), case.tensors[f"input/label.{batch}"]
             losses.append(task(clip, label, torch.zeros_like(label)).loss)
-            case.hold(losses[-1].detach(), f"loss/micro_batch.{batch}", "losses")
+            case.hold_loss(losses[-1], f"micro_batch.{batch}")
         norm = take_step(optimizer, runtime, task, torch.stack(losses).mean(), rate, optim.max_grad_norm)
         case.hold_number(norm, case.json["gradient_norm_at_updates"][update], "gradient norm", "gradients")
     hold_weights(case, task.model, build_classifier_rules(task.model.config.encoder))
@@ -174,7 +159,7 @@ def test_amd_agrees_with_its_authors(case: Case) -> None:
 
     teacher = method.teacher.model
     case.hold(teacher.embed_tokens(clip, mask.teacher_visible), "out/teacher_tokens_with_position")
-    blocks = range(1, config.teacher.model.depth + 1)
+    blocks = range(1, config.teacher.model.depth + 1)  # theirs stops after the last one that is wanted
     for block, tokens in teacher(clip, mask.teacher_visible, layers=blocks).layers.items():
         case.hold(tokens, f"out/teacher_block.{block - 1}")
     both, teacher_only = method.forward_teacher(clip, mask)
@@ -191,8 +176,10 @@ def test_amd_agrees_with_its_authors(case: Case) -> None:
     case.hold(joined, "out/decoder_input")
     case.hold(method.forward_decoder(clip, student, mask), "out/prediction")
     case.hold(compute_pixel_target(clip, config.encoder, mask.masked, config.target), "target/labels")
-    for index, tokens in enumerate(method.project_student(student)):
+    projected, per_layer = method.project_student(student), {"direct": [], "generation": []}
+    for index, (tokens, (_, layer)) in enumerate(zip(projected, config.direct_pairs, strict=True)):
         case.hold(tokens, f"out/student_direct.{index}")
+        per_layer["direct"].append(regression_loss(tokens, both[layer], config.feature_loss))
     for index, tokens in enumerate(method.generate_features(student, mask, grid)):
         assert mask.teacher_only is not None
         projection = method.projections[str(config.direct_pairs[index][0])]  # released: the one at the same place
@@ -201,17 +188,20 @@ def test_amd_agrees_with_its_authors(case: Case) -> None:
         case.hold(joined, f"out/generator_input.{index}")
         case.hold(tokens, f"out/generator.{index}")
         case.hold(tokens, f"out/student_generation.{index}")
+        target = teacher_only[config.generator_pairs[index][1]]
+        per_layer["generation"].append(regression_loss(tokens, target, config.feature_loss))
+    for name, losses in per_layer.items():
+        case.hold_loss(torch.stack(losses), f"{name}_per_layer")
     tables = {"encoder": config.encoder.dim, "decoder": config.decoder.dim, "generator": config.generator_config.dim}
     for name, dim in tables.items():
-        hold_table(case, build_position_table("sinusoid", grid, dim, clip.device)[None], f"const/{name}_pos_embed")
+        case.hold_table(build_position_table("sinusoid", grid, dim, clip.device)[None], f"const/{name}_pos_embed")
 
     output = method(clip, mask=mask)
     output.loss.backward()
-    case.hold(output.loss.detach(), "loss/total", "losses")
+    case.hold_loss(output.loss, "total")
     for name, value in output.parts.items():
-        case.hold(value.detach(), f"loss/{name}", "losses")
-    hold_gradients(case, method, names_of(config))
-    hold_gradients(case, method, names_of(config), "grad_extra")
+        case.hold_loss(value, name)
+    hold_gradients(case, method, names_of(config), "grad", "grad_extra")
 
 
 def names_of(config: AMDConfig) -> tuple[RenameRule, ...]:

@@ -66,10 +66,7 @@ def hold_gradients(case: Case, module: nn.Module, encoder: ViTConfig) -> None:
     gradients = {name: parameter.grad for name, parameter in module.named_parameters() if parameter.grad is not None}
     foreign = to_foreign(gradients, build_transformers_rules(encoder.tubelet))
     foreign |= {in_memory(name): gradient for name, gradient in foreign.items()}
-    expected = case.under("grad")
-    assert expected
-    for name in expected:
-        case.hold(foreign[name], f"grad/{name}", "gradients")
+    case.hold_under("grad", foreign, "gradients", whole=True)
 
 
 @pytest.mark.parametrize("saved", SAVED)
@@ -91,7 +88,7 @@ def test_a_classifier_of_transformers_agrees_with_it(case: Case, saved: Saved, t
     logits = model(clip)
     case.hold(logits, "out/logits")
     loss = F.cross_entropy(logits, case.tensors["input/labels"])
-    case.hold(loss.detach(), "loss/total", "losses")
+    case.hold_loss(loss, "total")
     loss.backward()
     hold_gradients(case, model, model.config.encoder)
 
@@ -112,6 +109,6 @@ def test_a_pre_training_of_transformers_agrees_with_it(case: Case, saved: Saved,
     case.hold(encoded.tokens, "out/encoder")
     case.hold(method.forward_decoder(clip, encoded, mask), "out/logits")
     output = method(clip, mask=mask)
-    case.hold(output.loss.detach(), "loss/total", "losses")
+    case.hold_loss(output.loss, "total")
     output.loss.backward()
     hold_gradients(case, method, config.encoder)
