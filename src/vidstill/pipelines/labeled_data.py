@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vidstill.data.manifest.hold_out import SplitBy, hold_out, list_files, list_missing_classes, read_groups
+from vidstill.data.manifest.hold_out import SplitBy, hold_out, identify_files, list_missing_classes, read_groups
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.manifest.open import list_splits, open_manifest, open_test_manifest
 from vidstill.data.storage.fetch import PathOrUrl
@@ -136,8 +136,9 @@ def _check_trained(train: Manifest, test: Manifest) -> None:
 
 def _check_not_shared(train: Manifest, test: Manifest) -> None:
     """Raise an InputError if a video is in both."""
-    trained = set(list_files(train.rows))
-    if shared := [index for index, file in enumerate(list_files(test.rows)) if file in trained]:
+    sizes, test_sizes = (each.rows.column("file_size") for each in (train, test))
+    trained = set(identify_files(train.rows.select(np.isin(sizes, test_sizes))))  # others cannot be the same file
+    if shared := [index for index, file in enumerate(identify_files(test.rows)) if file in trained]:
         raise InputError(
             f"{len(shared)} of the {len(test)} {test.noun}s of {test.source} are training {test.noun}s too, first "
             f"{test.rows.get_name(shared[0])}; test on others: hold some out with --val-share 0.2, or with vidstill "

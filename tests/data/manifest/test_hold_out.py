@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vidstill.data.manifest.hold_out import hold_out, list_files
+from vidstill.data.manifest.hold_out import hold_out, identify_files
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.manifest.open import open_manifest
 from vidstill.data.manifest.table import VideoTable
@@ -64,9 +64,9 @@ def test_rows_of_one_file_are_on_one_side_however_they_spell_it(tmp_path):
         "\n".join([*lines, *(f"{tmp_path}/./link/{i}.mp4 {i % 2}" for i in range(10)), "clips/again.mp4 1"])
     )
     manifest = open_manifest(path)
-    files = list_files(manifest.rows)
+    files = identify_files(manifest.rows)
     assert [*files[:10], files[3]] == files[10:]
-    rest, part = (set(list_files(each.rows)) for each in hold_out(manifest, 0.3))
+    rest, part = (set(identify_files(each.rows)) for each in hold_out(manifest, 0.3))
     assert rest.isdisjoint(part)
     assert rest | part == set(files)
 

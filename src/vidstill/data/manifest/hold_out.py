@@ -1,5 +1,6 @@
 """Hold out a part of a dataset to validate or test on: of each class the same share, whole groups on one side."""
 
+import math
 import os
 import re
 from functools import cache
@@ -10,7 +11,7 @@ from jaxtyping import Bool
 
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.manifest.table import VideoTable
-from vidstill.data.storage.fetch import PathOrUrl, ShardMember
+from vidstill.data.storage.fetch import join_path
 from vidstill.utils.rng import numpy_rng
 from vidstill.utils.types import InputError
 
@@ -55,19 +56,21 @@ def list_missing_classes(*parts: Manifest) -> list[str]:
     return [parts[0].classes[label] for label in np.flatnonzero(np.any(counts, 0) & ~np.all(counts, 0))]
 
 
-def list_files(rows: VideoTable) -> list[str]:
-    """Return the file of each row, or its bytes in a shard, however a list spells it; local links are followed."""
-    real_directory = cache(os.path.realpath)  # a call takes much longer than `islink`
-
-    def identify(path: PathOrUrl) -> str:
-        if isinstance(path, str):
-            return path
-        return os.path.realpath(path) if path.is_symlink() else f"{real_directory(path.parent)}/{path.name}"
-
-    sources = (row.source for row in rows)
-    return [
-        f"{identify(each.shard)}:{each.offset}" if isinstance(each, ShardMember) else identify(each) for each in sources
-    ]
+def identify_files(rows: VideoTable) -> list[str]:
+    """Return the file of each row, or its shard and offset, however a list spells it; local links are followed."""
+    real_directory = cache(os.path.realpath)  # much slower than `islink`
+    root, is_remote = str(rows.root), isinstance(rows.root, str)
+    files = []
+    for index, offset in enumerate(np.where(rows.column("shard") < 0, -1, rows.column("offset")).tolist()):
+        path = rows.get_path(index)
+        if is_remote or "://" in path:
+            file = str(join_path(rows.root, path))
+        else:
+            full = os.path.join(root, path).rstrip("/")
+            directory, _, name = full.rpartition("/")
+            file = os.path.realpath(full) if os.path.islink(full) else f"{real_directory(directory)}/{name}"
+        files.append(file if offset < 0 else f"{file}:{offset}")
+    return files
 
 
 def read_groups(rows: VideoTable) -> list[str] | None:
@@ -85,7 +88,7 @@ def _list_groups(manifest: Manifest, by: SplitBy) -> list[str]:
     Raises:
         InputError: No row states a group, or a file is in two.
     """
-    files, rows = list_files(manifest.rows), manifest.rows
+    files, rows = identify_files(manifest.rows), manifest.rows
     if by == "clip":
         return files
     if by == "directory":
@@ -111,29 +114,35 @@ def _choose_units(units: np.ndarray, manifest: Manifest, share: float, seed: int
     rows, labels = manifest.rows.list_label_pairs()
     if not len(labels):  # no labels: one class of all
         rows, labels = np.arange(len(units)), np.zeros(len(units), int)
+    costs = [_compute_costs(total, share) for total in np.bincount(labels).tolist()]
     num_units = int(units.max()) + 1
-    totals = np.bincount(labels)
-    targets = np.minimum(np.maximum(np.round(share * totals), 1), totals - 1)
-    pairs, counts = np.unique(np.stack([units[rows], labels]), axis=1, return_counts=True)  # sorted by unit
-    firsts = np.searchsorted(pairs[0], np.arange(num_units + 1))
+    members: list[list[tuple[int, int]]] = [[] for _ in range(num_units)]  # of each unit: class, number of videos
+    pairs, counts = np.unique(np.stack([units[rows], labels]), axis=1, return_counts=True)
+    for unit, label, count in zip(*pairs.tolist(), counts.tolist(), strict=True):
+        members[unit].append((label, count))
 
-    def measure(classes: np.ndarray, held: np.ndarray) -> float:
-        total = totals[classes]
-        missing = (held == 0) | (held == total)
-        return float((((held - targets[classes]) / total) ** 2 + _MISSING_CLASS * missing).sum())
-
-    best, best_error = np.zeros(num_units, bool), np.inf
-    rng, present = numpy_rng(seed, "hold out"), np.flatnonzero(totals)
+    best, lowest = np.zeros(num_units, bool), math.inf
+    rng = numpy_rng(seed, "hold out")
     for _ in range(max(1, min(100, _MAX_VISITS // num_units))):
-        chosen, held = np.zeros(num_units, bool), np.zeros(len(totals))
+        chosen, held = np.zeros(num_units, bool), [0] * len(costs)
         for unit in rng.permutation(num_units).tolist():
-            part = slice(firsts[unit], firsts[unit + 1])
-            classes, more = pairs[1, part], counts[part]
-            if measure(classes, held[classes] + more) < measure(classes, held[classes]):
+            before = sum(costs[label][held[label]] for label, _ in members[unit])
+            if sum(costs[label][held[label] + count] for label, count in members[unit]) < before:
                 chosen[unit] = True
-                held[classes] += more
-        if (error := measure(present, held[present])) < best_error:
-            best, best_error = chosen, error
-        if not error:
+                for label, count in members[unit]:
+                    held[label] += count
+        if (cost := sum(of_class[number] for of_class, number in zip(costs, held, strict=True))) < lowest:
+            best, lowest = chosen, cost
+        if not lowest:
             break
     return best
+
+
+def _compute_costs(total: int, share: float) -> list[float]:
+    """Return the cost of holding out 0, 1, 2 … of the videos of a class: how far it is from the share."""
+    target = min(max(round(share * total), 1), total - 1)
+    costs = [((held - target) / total) ** 2 for held in range(total + 1)] if total else [0.0]
+    if total:
+        costs[0] += _MISSING_CLASS
+        costs[total] += _MISSING_CLASS
+    return costs
