@@ -19,7 +19,7 @@ import torch
 import tyro
 from torch.utils.flop_counter import FlopCounterMode
 
-from vidstill import RunConfig, finetune, pretrain
+from vidstill import finetune, pretrain
 from vidstill.data.datasets.train_clips import ClipsConfig
 from vidstill.data.datasets.view_clips import ViewsConfig
 from vidstill.data.transforms.color_jitter import ColorJitter
@@ -123,8 +123,8 @@ def teachers(out: Annotated[Path, tyro.conf.Positional], *, data: Path) -> None:
     """Pre-train the teachers: a VideoMAE of twice the width, an MAE on frames."""
     for setup in list_setups(data):
         for name, epochs in (("teacher", setup.teacher_epochs), ("image_teacher", setup.teacher_epochs // 2)):
-            run_config = RunConfig(data=setup.unlabelled, out=out / setup.name / name, workers=1)
-            pretrain(set_epochs(build_pretrain_recipe(setup, name), epochs), run_config)
+            recipe = set_epochs(build_pretrain_recipe(setup, name), epochs)
+            pretrain(recipe, data=setup.unlabelled, out=out / setup.name / name, workers=1)
 
 
 def run(out: Annotated[Path, tyro.conf.Positional], *, data: Path, seed: int) -> None:
@@ -149,15 +149,13 @@ def run(out: Annotated[Path, tyro.conf.Positional], *, data: Path, seed: int) ->
                 }
                 recipe = replace(set_epochs(recipe, epochs), seed=seed, method=replace(recipe.method, **teachers))
                 run_dir = out / setup.name / "students" / f"{method}_{seed}"
-                init = str(pretrain(recipe, RunConfig(data=setup.unlabelled, out=run_dir, workers=1)))
+                init = pretrain(recipe, data=setup.unlabelled, out=run_dir, workers=1)
             for name, folder in setup.labelled.items():
-                finetuned = finetune(
-                    replace(build_finetune_recipe(setup, name), seed=seed),
-                    RunConfig(data=folder, out=out / setup.name / name / f"{method}_{seed}", workers=1),
-                    init=init,
-                )
-                top1 = json.loads((finetuned / "test.json").read_text())["top1"]
-                write_json(finetuned / "evidence.json", {**facts, "method": method, "set": name, "top1": top1})
+                recipe = replace(build_finetune_recipe(setup, name), seed=seed)
+                run_dir = out / setup.name / name / f"{method}_{seed}"
+                finetuned = finetune(recipe, data=folder, out=run_dir, init=init, workers=1)
+                result = {"method": method, "set": name, "top1": finetuned.metrics["top1"]}
+                write_json(run_dir / "evidence.json", {**facts, **result})
 
 
 def build_finetune_recipe(setup: Setup, name: str) -> FinetuneRecipe:

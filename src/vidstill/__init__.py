@@ -1,53 +1,70 @@
 """Pre-train video transformers by masking, distil large ones into small ones that people can afford to run.
 
-The verbs of the command line are functions here: `vidstill.pretrain(recipe, run_config)`, `finetune`,
-`evaluate_classifier`, `predict`; `train_detector` and `evaluate_detector` are `detect train` and `detect evaluate`.
+The verbs of the command line are functions here, with the same names and defaults:
+
+    run = vidstill.finetune("auto", data="videos")
+    predictions = vidstill.predict(run, "new_videos")
+
+`vidstill.open_recipe("amd.small_k400")` returns a recipe to look at; `load_classifier`, `load_encoder` and
+`load_detector` return models. An argument that cannot be used raises `vidstill.InputError`.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vidstill.pipelines.box_data import BoxDataConfig as BoxDataConfig
-    from vidstill.pipelines.evaluate.classifier import evaluate_classifier as evaluate_classifier
-    from vidstill.pipelines.evaluate.detector import run_detector_evaluation as evaluate_detector  # noqa: F401
+    from vidstill.pipelines.api.evaluate import evaluate as evaluate
+    from vidstill.pipelines.api.evaluate import evaluate_detector as evaluate_detector
+    from vidstill.pipelines.api.evaluate import probe as probe
+    from vidstill.pipelines.api.infer import detect as detect
+    from vidstill.pipelines.api.infer import embed as embed
+    from vidstill.pipelines.api.infer import predict as predict
+    from vidstill.pipelines.api.train import finetune as finetune
+    from vidstill.pipelines.api.train import pretrain as pretrain
+    from vidstill.pipelines.api.train import train_detector as train_detector
     from vidstill.pipelines.infer.encoder import load_encoder as load_encoder
-    from vidstill.pipelines.infer.predict import predict as predict
-    from vidstill.pipelines.run_config import DetectRunConfig as DetectRunConfig
-    from vidstill.pipelines.run_config import FinetuneRunConfig as FinetuneRunConfig
-    from vidstill.pipelines.run_config import RunConfig as RunConfig
-    from vidstill.pipelines.run_config import Workers as Workers
-    from vidstill.pipelines.train.detector import run_detector_training as train_detector  # noqa: F401
-    from vidstill.pipelines.train.finetune import run_finetuning as finetune  # noqa: F401
-    from vidstill.pipelines.train.pretrain import run_pretraining as pretrain  # noqa: F401
+    from vidstill.pipelines.quickstart import quickstart as quickstart
     from vidstill.pipelines.trained_models import load_classifier as load_classifier
     from vidstill.pipelines.trained_models import load_detector as load_detector
     from vidstill.recipes.recipe import find_recipe as find_recipe
+    from vidstill.recipes.recipe import list_recipe_names as list_recipe_names
+    from vidstill.utils.types import InputError as InputError
 
 _MODULES = {
-    "BoxDataConfig": "pipelines.box_data",
-    "DetectRunConfig": "pipelines.run_config",
-    "FinetuneRunConfig": "pipelines.run_config",
-    "RunConfig": "pipelines.run_config",
-    "Workers": "pipelines.run_config",
-    "evaluate_classifier": "pipelines.evaluate.classifier",
-    "evaluate_detector": "pipelines.evaluate.detector:run_detector_evaluation",
+    "InputError": "utils.types",
+    "detect": "pipelines.api.infer",
+    "embed": "pipelines.api.infer",
+    "evaluate": "pipelines.api.evaluate",
+    "evaluate_detector": "pipelines.api.evaluate",
     "find_recipe": "recipes.recipe",
-    "finetune": "pipelines.train.finetune:run_finetuning",
+    "finetune": "pipelines.api.train",
+    "list_recipe_names": "recipes.recipe",
     "load_classifier": "pipelines.trained_models",
     "load_detector": "pipelines.trained_models",
     "load_encoder": "pipelines.infer.encoder",
-    "predict": "pipelines.infer.predict",
-    "pretrain": "pipelines.train.pretrain:run_pretraining",
-    "train_detector": "pipelines.train.detector:run_detector_training",
+    "predict": "pipelines.api.infer",
+    "pretrain": "pipelines.api.train",
+    "probe": "pipelines.api.evaluate",
+    "quickstart": "pipelines.quickstart",
+    "train_detector": "pipelines.api.train",
 }
 
 __all__ = list(_MODULES)
 
 
-def __getattr__(name: str) -> Any:
-    """Import a name when it is first used, so that `import vidstill` takes no time."""
-    if name not in _MODULES:
-        raise AttributeError(f"module 'vidstill' has no attribute {name!r}")
-    module, _, own_name = _MODULES[name].partition(":")
-    return getattr(import_module(f"vidstill.{module}"), own_name or name)
+if not TYPE_CHECKING:  # which knows the names above, and no others
+
+    def __getattr__(name: str) -> object:
+        """Import a name when it is first used, so that `import vidstill` takes no time."""
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("vidstill")
+        if name not in _MODULES:
+            raise AttributeError(f"module 'vidstill' has no attribute {name!r}")
+        from importlib import import_module
+
+        return getattr(import_module(f"vidstill.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

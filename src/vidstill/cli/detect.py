@@ -1,7 +1,6 @@
 """`vidstill detect …`: the options of each verb are its function's signature, read by tyro."""
 
 import json as jsons
-import math
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -18,7 +17,7 @@ from vidstill.engine.distributed import Precision, Runtime
 from vidstill.figures.tracks import PersonTracks
 from vidstill.pipelines.box_data import BoxDataConfig
 from vidstill.pipelines.evaluate.detector import run_detector_evaluation
-from vidstill.pipelines.infer.detect import DetectRequest, VideoDetections, detect_video, read_video_persons
+from vidstill.pipelines.infer.detect import DetectRequest, VideoDetections, build_detect_request, detect_video
 from vidstill.pipelines.infer.find_persons import CONFIDENT_SCORE, PersonBoxReport, find_person_boxes
 from vidstill.pipelines.infer.keyframe_sets import find_keyframes
 from vidstill.pipelines.infer.person_detector import DEFAULT_PERSON_DETECTOR, load_person_detector
@@ -35,8 +34,6 @@ from vidstill.utils.files import TEST_FILE, make_file_stems
 from vidstill.utils.terminal import echo, echo_skipped, show_progress_bar
 from vidstill.utils.text import format_one_line, pluralize
 from vidstill.utils.types import InputError, check_range
-
-_MIN_PERSON_SCORE = 0.05  # the person detector's threshold, unless a lower one is requested
 
 
 def detect_train_command(
@@ -183,30 +180,22 @@ def detect_predict_command(
         precision: auto: bf16 where the device computes it fast, else fp32.
     """
     check_range(1, sys.maxsize, topk=topk)
-    check_range(0, 1, min_action_score=min_action_score, min_person_score=min_person_score)
-    check_range(0.01, math.inf, interval=interval)
-    if person_boxes is not None and weights is not None:
-        raise InputError("--person-boxes and --weights both say where persons are; give one of them")
-    if person_boxes is not None and not float(interval).is_integer():
-        raise InputError(
-            f"the boxes of a file are at whole seconds, and --interval is {interval:g}; give a whole number"
-        )
+    check_range(0, 1, min_action_score=min_action_score)
     output = DetectionOutput(out, interval=interval)
-    detector = load_detector(source)
-    runtime = Runtime(precision)
+    detector, runtime = load_detector(source), Runtime(precision)
     selection = find_videos(videos, split=split, root=root, clip_frames=detector.recipe.views.sampling.num_frames)
     runtime.run_on_main(lambda: output.check_output(selection))
-    detector = replace(detector, model=detector.model.to(runtime.device).eval())
-    min_score = detector.recipe.views.min_person_score if min_person_score is None else min_person_score
-    request = DetectRequest(detector, runtime, interval, min_score)
-    if person_boxes is None:
-        threshold = min(min_score, _MIN_PERSON_SCORE)
-        persons = load_person_detector(person_detector, weights, runtime=runtime, min_score=threshold)
-        request = replace(request, person_detector=persons)
-    else:
-        path = parse_path(person_boxes)
-        boxes = read_video_persons(path, selection.names, detector, min_score=min_score, start_second=start_second)
-        request = replace(request, person_boxes=boxes)
+    request = build_detect_request(
+        detector,
+        selection,
+        runtime,
+        person_boxes=person_boxes,
+        person_detector=person_detector,
+        weights=weights,
+        min_person_score=min_person_score,
+        start_second=start_second,
+        interval=interval,
+    )
     formatter = DetectionFormatter(detector, topk, min_action_score, interval, start_second)
     _detect_videos(request, output, formatter, selection, json)
 

@@ -99,4 +99,4 @@ def quickstart_command(
     """
     from vidstill.pipelines.quickstart import quickstart
 
-    quickstart(out, method=method, smoke_test=smoke_test, seed=seed, workers=workers)
+    quickstart(out=out, method=method, smoke_test=smoke_test, seed=seed, workers=workers)

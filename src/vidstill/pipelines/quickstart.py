@@ -42,7 +42,7 @@ from vidstill.utils.config_io import from_dict
 from vidstill.utils.files import TEST_FILE, get_package_version, write_bytes, write_json
 from vidstill.utils.flops import compute_model_cost
 from vidstill.utils.terminal import show_progress_bar
-from vidstill.utils.types import InputError
+from vidstill.utils.types import InputError, StrPath
 
 RESULTS_FILE = "results.json"
 REPORT_FILE = "report.html"
@@ -59,9 +59,14 @@ RecipeT = TypeVar("RecipeT", PretrainRecipe, FinetuneRecipe)
 
 
 def quickstart(
-    out: Path, *, method: DistillationMethod = "amd", smoke_test: bool = False, seed: int = 0, workers: int = -1
+    *,
+    out: StrPath = "runs/quickstart",
+    method: DistillationMethod = "amd",
+    smoke_test: bool = False,
+    seed: int = 0,
+    workers: int = -1,
 ) -> QuickstartResult:
-    """Run all stages in `out`, each as a run of its own; the same call again resumes.
+    """Pre-train, distil, fine-tune and test small models on synthetic clips; the same call again resumes.
 
     Writes `report.html` and `results.json`, and prints the table.
 
@@ -75,7 +80,7 @@ def quickstart(
     Raises:
         InputError: `out` holds something else, or there are several processes.
     """
-    start_time = time.monotonic()
+    start_time, out = time.monotonic(), Path(out)
     run = _Quickstart(out, method, smoke_test, seed, Workers(workers=workers))
     clips = run.clips_config
     stages: list[tuple[str, Callable[[], None]]] = [

@@ -1,5 +1,6 @@
 """A trained classifier or action detector, loaded from a run directory or a checkpoint file."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +13,7 @@ from vidstill.recipes.recipe import NUM_CLASSES, DetectionRecipe
 from vidstill.tasks.classification import Classifier, ClassifierConfig
 from vidstill.tasks.detection import Detector, DetectorConfig
 from vidstill.utils.config_io import from_dict, to_dict
-from vidstill.utils.types import InputError
+from vidstill.utils.types import InputError, StrPath
 
 DETECTOR_KIND = "detector"
 """The `kind` in the metadata of a detector's checkpoint."""
@@ -28,7 +29,7 @@ class LoadedDetector:
     source: str
 
 
-def load_classifier(source: str | Checkpoint) -> tuple[Classifier, Checkpoint]:
+def load_classifier(source: StrPath | Checkpoint) -> tuple[Classifier, Checkpoint]:
     """Load a fine-tuned model, native or foreign, and the metadata of its file.
 
     The classes of a foreign file are named by their numbers, and its views are those of its family's papers.
@@ -39,8 +40,8 @@ def load_classifier(source: str | Checkpoint) -> tuple[Classifier, Checkpoint]:
     Raises:
         InputError: It is no classifier, or is damaged.
     """
-    checkpoint = load_checkpoint(source) if isinstance(source, str) else source
-    source = checkpoint.source if isinstance(source, Checkpoint) else source
+    checkpoint = source if isinstance(source, Checkpoint) else load_checkpoint(os.fspath(source))
+    source = checkpoint.source if isinstance(source, Checkpoint) else os.fspath(source)
     if (kind := checkpoint.metadata.get("kind", "a foreign file")) != "classifier":
         raise InputError(
             f"{source} is no fine-tuned model but {kind}; fine-tune it first: vidstill finetune … --init {source}"
@@ -54,12 +55,13 @@ def load_classifier(source: str | Checkpoint) -> tuple[Classifier, Checkpoint]:
     return build_from_state(config.build, config.encoder, checkpoint.tensors, source), checkpoint
 
 
-def load_detector(source: str) -> LoadedDetector:
-    """Load the detector of a run directory or of a checkpoint.
+def load_detector(source: StrPath) -> LoadedDetector:
+    """Load the detector of a run directory or of a weights file.
 
     Raises:
         InputError: It is no detector, or is damaged.
     """
+    source = os.fspath(source)
     checkpoint = read_checkpoint(source)
     metadata = checkpoint.metadata
     if (kind := metadata.get("kind", "a foreign file")) != DETECTOR_KIND:

@@ -1,12 +1,16 @@
 """Types that all packages share: the grid of a clip's tokens, the output of a task, the error of a user's input."""
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+StrPath = str | os.PathLike[str]
+"""A path, or a URL as text."""
 
 Tubelet = tuple[int, int, int]
 """Frames, rows and columns of one token, in pixels."""

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +26,12 @@ from vidstill.data.transforms.crop import crop_views
 from vidstill.data.transforms.frame_sampling import DenseSampling, SegmentSampling, TimedSampling
 from vidstill.engine.distributed import Runtime
 from vidstill.pipelines.evaluate.classifier import evaluate_classifier
-from vidstill.pipelines.infer.predict import TimelineConfig
 from vidstill.pipelines.infer.writers.outputs import PREDICTIONS_FILE
 from vidstill.pipelines.run_config import Workers
 from vidstill.utils.config_io import to_dict
 from vidstill.utils.files import make_file_stems
+
+predict_all = partial(vidstill.predict, workers=0)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,7 @@ def below(folder):
 
 def test_the_probabilities_are_the_scores_of_a_test(model, encoder, data):
     tested = evaluate_classifier(str(model), data, workers=Workers(workers=0, precision="fp32"))
-    result = vidstill.predict(encoder, data)
+    result = predict_all(encoder, data)
     scores = {
         tested.manifest.rows.get_name(index): row for index, row in zip(tested.indices, tested.scores, strict=True)
     }
@@ -88,7 +90,7 @@ def test_the_probabilities_are_the_scores_of_a_test(model, encoder, data):
 
 def test_three_lines_of_python_name_the_classes(encoder, clip):
     best = encoder.predict(str(clip), topk=2)
-    whole = vidstill.predict(encoder, clip).videos[0].probabilities
+    whole = predict_all(encoder, clip).videos[0].probabilities
     shares = dict(zip(CLASSES, whole.tolist(), strict=True))
     assert best == sorted(shares.items(), key=lambda pair: -pair[1])[:2]
 
@@ -101,7 +103,7 @@ def seen_at(path: Path, frames: list[int]) -> Tensor:
 
 
 def test_a_window_shows_what_its_frames_alone_show(encoder, clip):
-    result = vidstill.predict(encoder, clip, timeline=TimelineConfig()).videos[0].timeline
+    result = predict_all(encoder, clip, timeline=True).videos[0].timeline
     for index, probabilities in enumerate(result.probabilities[:5]):  # a clip is 8 frames long, half of that the hop
         frames = [4 * index + n for n in (0, 2, 4, 6)]
         expected = encoder.predict_logits(seen_at(clip, frames))[0].softmax(dim=0).numpy()
@@ -110,19 +112,19 @@ def test_a_window_shows_what_its_frames_alone_show(encoder, clip):
 
 
 @pytest.mark.parametrize(
-    ("sampling", "config", "starts", "ends"),
+    ("sampling", "windows", "starts", "ends"),
     [
-        (None, TimelineConfig(window=0.4, hop=0.1), 0.1 * np.arange(10), np.minimum(0.1 * np.arange(10) + 0.4, 1.2)),
-        (SegmentSampling(num_frames=4), TimelineConfig(), [0.0], [1.2]),  # it samples whole videos: one window
+        (None, {"window": 0.4, "hop": 0.1}, 0.1 * np.arange(10), np.minimum(0.1 * np.arange(10) + 0.4, 1.2)),
+        (SegmentSampling(num_frames=4), {"timeline": True}, [0.0], [1.2]),  # it samples whole videos: one window
         # 0.4 seconds, where a frame of the clip lasts 0.04
-        (TimedSampling(num_frames=4, stride=3.0, frame_rate=30.0), TimelineConfig(), 0.2 * np.arange(5), None),
+        (TimedSampling(num_frames=4, stride=3.0, frame_rate=30.0), {"timeline": True}, 0.2 * np.arange(5), None),
     ],
     ids=["from start to end", "segments", "seconds"],
 )
-def test_windows_suit_the_sampling_and_go_to_the_end_of_the_video(tmp_path, clip, sampling, config, starts, ends):
+def test_windows_suit_the_sampling_and_go_to_the_end_of_the_video(tmp_path, clip, sampling, windows, starts, ends):
     options = {} if sampling is None else {"sampling": sampling}
     model = write_classifier(tmp_path / "model.safetensors", **options)
-    result = vidstill.predict(str(model), clip, timeline=config).videos[0].timeline
+    result = predict_all(str(model), clip, **windows).videos[0].timeline
     np.testing.assert_allclose(result.starts, starts, atol=1e-6)
     np.testing.assert_allclose(result.ends, np.minimum(np.add(starts, 0.4), 1.2) if ends is None else ends, atol=1e-6)
 
@@ -130,7 +132,7 @@ def test_windows_suit_the_sampling_and_go_to_the_end_of_the_video(tmp_path, clip
 @pytest.mark.parametrize("frames", [1, 2, 30])
 def test_a_video_of_any_length_has_a_window(model, tmp_path, frames):
     path = film(tmp_path / "short.mp4", frames)
-    result = vidstill.predict(str(model), path, timeline=TimelineConfig()).videos[0]
+    result = predict_all(str(model), path, timeline=True).videos[0]
     assert result.timeline.starts[0] == 0
     assert result.timeline.ends[-1] == pytest.approx(frames / RATE)
     assert result.probabilities.sum().item() == pytest.approx(1)
@@ -144,14 +146,14 @@ def test_a_video_is_opened_once_for_its_views_and_once_for_its_timeline(encoder,
         original(self, source, **options)
 
     monkeypatch.setattr(VideoReader, "__init__", count)
-    assert vidstill.predict(encoder, clip, timeline=TimelineConfig()).videos[0].timeline is not None
+    assert predict_all(encoder, clip, timeline=True).videos[0].timeline is not None
     assert opened == [clip] * 2
 
 
 def test_classes_that_may_come_together_have_probabilities_of_their_own(tmp_path, clip):
     model = write_classifier(tmp_path / "several.safetensors", multi_label=True)
     encoder = vidstill.load_encoder(str(model), precision="fp32")
-    result = vidstill.predict(encoder, clip, timeline=TimelineConfig())
+    result = predict_all(encoder, clip, timeline=True)
     expected = encoder.predict_logits(seen_at(clip, [0, 2, 4, 6]))[0].sigmoid()
     np.testing.assert_allclose(result.videos[0].timeline.probabilities[0], expected.numpy(), rtol=1e-4)
     assert result.multi_label
@@ -168,8 +170,8 @@ def test_two_processes_share_the_videos(encoder, data):
         def all_gather(self, value):
             return [value]
 
-    alone = vidstill.predict(encoder, data).videos
-    shares = [vidstill.predict(replace(encoder, runtime=Process(rank)), data) for rank in (0, 1)]
+    alone = predict_all(encoder, data).videos
+    shares = [predict_all(replace(encoder, runtime=Process(rank)), data) for rank in (0, 1)]
     result = {each.video: each.probabilities for share in shares for each in share.videos}
     assert sum(len(share.videos) for share in shares) == len(result) == len(alone)
     assert all(torch.equal(result[each.video], each.probabilities) for each in alone)
@@ -181,33 +183,33 @@ def test_two_processes_share_the_videos(encoder, data):
 def test_videos_are_named_by_their_paths_or_in_a_single_folder_by_their_names_in_it(model, data, clip, tmp_path):
     files = tmp_path / "files.txt"
     files.write_text(f"{clip}\n{data / 'run/a.mp4'}\n")
-    result = vidstill.predict(str(model), [clip, data / "run", files])
+    result = predict_all(str(model), [clip, data / "run", files])
     expected = [clip, data / "run/a.mp4", data / "run/b.mp4"]  # each once
     assert [each.video for each in result.videos] == sorted(map(str, expected))
-    assert [each.video for each in vidstill.predict(str(model), data / "run").videos] == ["a.mp4", "b.mp4"]
+    assert [each.video for each in predict_all(str(model), data / "run").videos] == ["a.mp4", "b.mp4"]
 
 
 @pytest.mark.parametrize(("split", "expected"), [("all", ["a.mp4", "b.mp4"]), ("train", ["a.mp4"]), ("val", ["b.mp4"])])
 def test_all_splits_of_a_data_set_are_used_or_the_requested_one(model, tmp_path, split, expected):
     for part, name in (("train", "a"), ("val", "b")):
         film(tmp_path / "data" / part / "run" / f"{name}.mp4", 9)
-    result = vidstill.predict(str(model), tmp_path / "data", split=split)
+    result = predict_all(str(model), tmp_path / "data", split=split)
     assert [Path(each.video).name for each in result.videos] == expected
 
 
 def test_a_video_with_a_suffix_that_nobody_knows_is_read_all_the_same(encoder, tmp_path, clip):
     odd = tmp_path / "clip.dat"
     odd.write_bytes(clip.read_bytes())
-    result, expected = (vidstill.predict(encoder, path).videos[0] for path in (odd, clip))
+    result, expected = (predict_all(encoder, path).videos[0] for path in (odd, clip))
     assert torch.equal(result.probabilities, expected.probabilities)
 
 
 def test_pictures_are_for_models_of_images(model, clip, tmp_path):
     images = write_classifier(tmp_path / "images.safetensors", sampling=DenseSampling(num_frames=1, stride=1), views=1)
     shots = [picture(tmp_path / "shots" / f"{n}.jpg", n) for n in range(2)]
-    result = vidstill.predict(str(images), tmp_path / "shots", timeline=TimelineConfig())
+    result = predict_all(str(images), tmp_path / "shots", timeline=True)
     assert [each.timeline for each in result.videos] == [None, None]
-    refused = vidstill.predict(str(model), [clip, shots[0]])
+    refused = predict_all(str(model), [clip, shots[0]])
     assert [each.video for each in refused.videos] == [str(clip)]
     assert "picture" in refused.skipped[str(shots[0])]
 
@@ -222,7 +224,7 @@ def test_the_documented_command_writes_a_table_that_a_program_can_read(model, en
     (folder / "files.txt").write_text("a.mp4\nb.mp4\nc.mp4\n")
     assert predict(model, folder, out=tmp_path / "predictions.csv") == 0
     rows = table(tmp_path / "predictions.csv")
-    expected = vidstill.predict(encoder, folder).videos
+    expected = predict_all(encoder, folder).videos
     assert list(rows[0])[:4] == ["video", "label", "class", "probability"]
     assert [row["video"] for row in rows] == ["a.mp4", "b.mp4", "c.mp4"]
     for row, each in zip(rows, expected, strict=True):

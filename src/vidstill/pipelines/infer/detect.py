@@ -1,5 +1,6 @@
 """What the persons in any video do: a detector of actions at regular key frames, in memory that does not grow."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -14,15 +15,17 @@ from vidstill.data.ava.proposals import read_annotations, read_person_boxes
 from vidstill.data.decode.images import ImageArray
 from vidstill.data.decode.reader import VideoReader
 from vidstill.data.manifest.table import VideoRow
-from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl
+from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, parse_path
 from vidstill.engine.distributed import Runtime
 from vidstill.figures.tracks import KeyframeDetections, PersonTracks
 from vidstill.pipelines.infer.keyframe_stream import read_keyframe_clips
-from vidstill.pipelines.infer.person_detector import PersonDetections
-from vidstill.pipelines.infer.run import Clip, ProgressFn, run
+from vidstill.pipelines.infer.person_detector import PersonDetections, load_person_detector
+from vidstill.pipelines.infer.run import Clip, ProgressFn, gather, run
+from vidstill.pipelines.infer.videos import VideoSelection
 from vidstill.pipelines.trained_models import LoadedDetector
-from vidstill.utils.types import InputError
+from vidstill.utils.types import InputError, check_range
 
+_MIN_PERSON_SCORE = 0.05  # the person detector's threshold, unless a lower one is requested
 _NO_PERSONS = PersonDetections(np.zeros((0, 4)), np.zeros(0))
 
 
@@ -66,6 +69,99 @@ class VideoDetections:
     def end_seconds(self) -> float:
         """The time of the last key frame."""
         return self.tracks.keyframes[-1].seconds
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The detections in many videos, sorted by name.
+
+    Args:
+        actions: Names of the actions, in the order of `action_scores`.
+        skipped: Videos without detections, and the reason.
+    """
+
+    model: str
+    actions: tuple[str, ...]
+    videos: tuple[VideoDetections, ...]
+    skipped: Mapping[str, str]
+
+
+def build_detect_request(
+    detector: LoadedDetector,
+    videos: VideoSelection,
+    runtime: Runtime,
+    *,
+    person_boxes: str | None,
+    person_detector: str,
+    weights: str | None,
+    min_person_score: float | None,
+    start_second: int,
+    interval: float,
+) -> DetectRequest:
+    """Read or find out where the persons of a detection come from.
+
+    Args:
+        detector: The detector of actions; it is moved to the runtime's device.
+        person_boxes: File of person boxes by whole seconds; None: `person_detector` finds the persons.
+        person_detector: Name of one of torchvision's detectors.
+        weights: Its weights; None: torchvision's for COCO.
+        min_person_score: Persons with this score or more are used; None: as in the model's own test.
+        start_second: The file's second at which the videos begin.
+        interval: Seconds from one key frame to the next.
+
+    Raises:
+        InputError: The options contradict each other, or a file cannot be used.
+    """
+    check_range(0, 1, min_person_score=min_person_score)
+    check_range(0.01, math.inf, interval=interval)
+    if person_boxes is not None and weights is not None:
+        raise InputError("--person-boxes and --weights both say where persons are; give one of them")
+    if person_boxes is not None and not float(interval).is_integer():
+        raise InputError(
+            f"the boxes of a file are at whole seconds, and --interval is {interval:g}; give a whole number"
+        )
+    detector = replace(detector, model=detector.model.to(runtime.device).eval())
+    min_score = detector.recipe.views.min_person_score if min_person_score is None else min_person_score
+    request = DetectRequest(detector, runtime, interval, min_score)
+    if person_boxes is None:
+        threshold = min(min_score, _MIN_PERSON_SCORE)
+        persons = load_person_detector(person_detector, weights, runtime=runtime, min_score=threshold)
+        return replace(request, person_detector=persons)
+    path = parse_path(person_boxes)
+    boxes = read_video_persons(path, videos.names, detector, min_score=min_score, start_second=start_second)
+    return replace(request, person_boxes=boxes)
+
+
+def detect_videos(
+    request: DetectRequest, videos: VideoSelection, *, progress: ProgressFn = lambda done, total: None
+) -> Detections:
+    """Detect what the persons in videos do; each rank does its share, and knows all.
+
+    Args:
+        progress: Called with the number of finished videos of this rank, with fractions, and the number in its share.
+
+    Raises:
+        InputError: No video can be used.
+    """
+    runtime, rows = request.runtime, videos.manifest.rows
+    indices = range(runtime.rank, len(rows), runtime.world_size)
+    share: dict[str, VideoDetections] = {}
+    broken: dict[str, str] = {}
+    for done, index in enumerate(indices):
+
+        def report(seconds: float, duration: float, done: int = done) -> None:
+            progress(done + (seconds / duration if duration else 0), len(indices))
+
+        name = videos.names[index]
+        try:
+            share[name] = detect_video(request, name, rows[index], progress=report)
+        except BrokenVideo as error:
+            broken[name] = str(error)
+    detections, skipped = gather(runtime, share), {**videos.skipped, **gather(runtime, broken)}
+    if not detections:
+        raise InputError(f"none of {len(skipped)} videos can be used; {next(iter(skipped.values()))}")
+    actions = tuple(request.detector.actions.names.values())
+    return Detections(request.detector.source, actions, tuple(detections.values()), skipped)
 
 
 def detect_video(

@@ -1,6 +1,7 @@
 """A trained encoder on its device: features of any layer, and class probabilities, of clips and videos."""
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,7 +31,7 @@ from vidstill.pipelines.trained_models import load_classifier
 from vidstill.tasks.classification import Classifier
 from vidstill.tasks.metrics.accuracy import merge_views
 from vidstill.utils.config_io import from_dict
-from vidstill.utils.types import InputError, check_range
+from vidstill.utils.types import InputError, StrPath, check_range
 
 _SEGMENT_CLIP_SECONDS = 4.0  # of a model that samples whole videos: the usual length in Something-Something
 _EXTERNAL_FRAMES_AND_STRIDE = 16, 4  # clips of the published video models
@@ -222,9 +223,7 @@ class VideoEncoder:
         if len(manifest.rows) > 1:
             raise InputError(f"{video} holds {len(manifest.rows)} videos; give one, or all to vidstill.predict")
         logits = self.predict_logits(_load_views(manifest, self.require_classifier()[1]))
-        probabilities = self.merge_views({"logits": logits})["probabilities"]
-        best = probabilities.argsort(descending=True, stable=True)[:topk].tolist()
-        return [(self.classes[label], probabilities[label].item()) for label in best]
+        return rank_classes(self.merge_views({"logits": logits})["probabilities"], self.classes, topk)
 
     def _resolve_blocks(self, layers: Sequence[int]) -> list[int]:
         depth = len(self.model.blocks)
@@ -245,21 +244,28 @@ class VideoEncoder:
         return pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels
 
 
+def rank_classes(probabilities: Float[Tensor, "classes"], classes: Sequence[str], k: int) -> list[tuple[str, float]]:
+    """Return the k most probable classes with their probabilities, the best first."""
+    best = probabilities.argsort(descending=True, stable=True)[:k].tolist()
+    return [(classes[label], probabilities[label].item()) for label in best]
+
+
 def _load_views(manifest: Manifest, views: ViewsConfig) -> Num[Tensor, "v 3 t h w"]:
     return torch.from_numpy(ViewClips(manifest, views).load_arrays(0)[0][0])
 
 
-def load_encoder(source: str, *, precision: Precision = "auto", runtime: Runtime | None = None) -> VideoEncoder:
+def load_encoder(source: StrPath, *, precision: Precision = "auto", runtime: Runtime | None = None) -> VideoEncoder:
     """Load the encoder of a run directory or of a checkpoint, ours or a published one.
 
     Args:
+        source: A run directory, a weights file, a URL or a model of the Hub.
         precision: The precision it computes in; auto: bf16 where the device computes it fast, else fp32.
         runtime: The process and device; None: one of this precision.
 
     Raises:
         InputError: There is no known encoder.
     """
-    runtime = runtime or Runtime(precision)
+    runtime, source = runtime or Runtime(precision), os.fspath(source)
     checkpoint = load_checkpoint(source)
     if checkpoint.metadata.get("kind") == "classifier":
         model, checkpoint = load_classifier(checkpoint)

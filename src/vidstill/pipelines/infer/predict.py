@@ -1,9 +1,8 @@
 """What a fine-tuned model sees in videos: class probabilities of each video as in a test, and over time."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,12 +14,12 @@ from vidstill.data.datasets.windows import WindowsConfig
 from vidstill.data.decode.images import is_image_file
 from vidstill.data.decode.reader import DEFAULT_FRAME_RATE, VideoReader
 from vidstill.data.manifest.table import VideoRow
-from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl
+from vidstill.data.storage.fetch import BrokenVideo
 from vidstill.data.transforms.frame_sampling import SegmentSampling
 from vidstill.figures.timeline import Timeline
-from vidstill.pipelines.infer.encoder import VideoEncoder, load_encoder
-from vidstill.pipelines.infer.run import ProgressFn, gather, iter_window_clips, run, run_dataset
-from vidstill.pipelines.infer.videos import SplitChoice, VideoSelection, find_videos
+from vidstill.pipelines.infer.encoder import VideoEncoder, rank_classes
+from vidstill.pipelines.infer.run import ProgressFn, iter_window_clips, run, run_dataset
+from vidstill.pipelines.infer.videos import VideoSelection
 from vidstill.pipelines.run_config import Workers
 from vidstill.utils.types import InputError, check_range
 
@@ -84,6 +83,10 @@ class Predictions:
     videos: tuple[VideoPrediction, ...]
     skipped: Mapping[str, str]
     multi_label: bool = False
+
+    def top(self, k: int = 5) -> dict[str, list[tuple[str, float]]]:
+        """Return each video's most probable classes with their probabilities, the best first."""
+        return {each.video: rank_classes(each.probabilities, self.classes, k) for each in self.videos}
 
 
 def predict_videos(
@@ -207,36 +210,3 @@ def _choose_window_seconds(encoder: VideoEncoder, video: VideoReader, row: Video
 
 def _read_duration(video: VideoReader, row: VideoRow) -> float:
     return video.num_frames / (video.frame_rate or row.frame_rate or DEFAULT_FRAME_RATE)
-
-
-def predict(
-    source: str | Path | VideoEncoder,
-    videos: PathOrUrl | Sequence[PathOrUrl],
-    *,
-    timeline: TimelineConfig | None = None,
-    split: SplitChoice = "all",
-    root: PathOrUrl | None = None,
-    workers: Workers = Workers(workers=0),
-) -> Predictions:
-    """Predict the classes of videos, sorted by name; what cannot be used is in `skipped`, with the reason.
-
-    Args:
-        source: A run directory, a checkpoint, or a loaded encoder; fine-tuned.
-        videos: Files, folders, lists or packs, or images for a model of images; one or several.
-        timeline: The windows of a timeline; None: only the whole video.
-        split: The split of data sets that have several.
-        root: The folder that a list's paths are relative to; None: the list's own.
-        workers: Decoding processes, batch and precision.
-
-    Raises:
-        InputError: The model has no classes, or no video can be used.
-    """
-    encoder = source if isinstance(source, VideoEncoder) else load_encoder(str(source), precision=workers.precision)
-    paths = [videos] if isinstance(videos, str | Path) else videos
-    clip_frames = encoder.require_classifier()[1].sampling.num_frames
-    selection = find_videos(paths, split=split, root=root, clip_frames=clip_frames)
-    predictions = predict_videos(encoder, selection, workers=workers)
-    if timeline is None:
-        return predictions
-    share = {each.video: each for each in predict_timelines(encoder, predictions, timeline, workers=workers)}
-    return replace(predictions, videos=tuple(gather(encoder.runtime, share).values()))

@@ -1,0 +1,255 @@
+"""Training from Python: `pretrain`, `finetune`, `train_detector`; the same call again resumes the run."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from vidstill.engine.distributed import Precision
+from vidstill.pipelines.api.paths import optional_text
+from vidstill.pipelines.run_config import DetectRunConfig, FinetuneRunConfig, RunConfig
+from vidstill.pipelines.train.detector import run_detector_training
+from vidstill.pipelines.train.finetune import choose_auto_recipe, run_finetuning
+from vidstill.pipelines.train.folds import finetune_folds
+from vidstill.pipelines.train.pretrain import run_pretraining
+from vidstill.recipes.change import change_recipe
+from vidstill.recipes.recipe import DetectionRecipe, FinetuneRecipe, PretrainRecipe, Recipe
+from vidstill.recipes.recipe import find_recipe as open_recipe
+from vidstill.utils.files import TEST_FILE
+from vidstill.utils.types import InputError, StrPath
+
+RecipeT = TypeVar("RecipeT", PretrainRecipe, FinetuneRecipe, DetectionRecipe)
+
+_FUNCTIONS: dict[type, str] = {
+    PretrainRecipe: "pretrain",
+    FinetuneRecipe: "finetune",
+    DetectionRecipe: "train_detector",
+}
+
+
+@dataclass(frozen=True)
+class TrainedModel(os.PathLike[str]):
+    """A finished run with the result of its test; every function that takes a model takes it.
+
+    Args:
+        out: The run directory.
+        metrics: The content of its `test.json`: `metrics["top1"]`, …; with `fold="all"` each fold's numbers and means.
+    """
+
+    out: Path
+    metrics: dict[str, Any]
+
+    def __fspath__(self) -> str:
+        return str(self.out)
+
+
+def pretrain(
+    recipe: StrPath | PretrainRecipe,
+    *,
+    data: StrPath,
+    out: StrPath | None = None,
+    init: StrPath | None = None,
+    changes: Mapping[str, Any] = {},
+    fold: Literal[1, 2, 3] = 1,
+    workers: int = -1,
+    device_batch: int | None = None,
+    precision: Precision = "auto",
+    save_seconds: float = 600.0,
+) -> Path:
+    """Pre-train an encoder, by masking or distillation; the same call again resumes the run.
+
+    Args:
+        recipe: A recipe's name, such as "amd.small_k400"; `file.py:name`; a run directory or its `recipe.json`; or a
+            recipe object.
+        data: Directory of videos or of class directories, list, or packed shards; a path or URL.
+        out: Run directory; None: `runs/` and the recipe's name.
+        init: Run directory or weights file to start from; None: random weights.
+        changes: Settings of the recipe by their dotted names: `{"schedule.epochs": 1, "method.mask": "random"}`.
+        fold: Which of the three official splits of UCF101 and HMDB51.
+        workers: Decoding processes per device; -1: the device's share of the CPU cores, minus one.
+        device_batch: Clips that a device processes at once; None: all clips of a batch.
+        precision: auto: bf16 where the device computes it fast, else fp32.
+        save_seconds: Seconds between two checkpoints.
+
+    Returns:
+        The run directory, which the other functions take as `init` or as a model.
+
+    Raises:
+        InputError: An argument cannot be used; nothing has been written.
+    """
+    resolved, typed = _resolve_recipe(recipe, PretrainRecipe, changes)
+    run_config = RunConfig(
+        data=os.fspath(data),
+        out=_choose_run_dir(out, recipe),
+        fold=fold,
+        workers=workers,
+        device_batch=device_batch,
+        precision=precision,
+        save_seconds=save_seconds,
+    )
+    return run_pretraining(resolved, run_config, init=optional_text(init), changes=typed)
+
+
+def finetune(
+    recipe: StrPath | FinetuneRecipe = "auto",
+    *,
+    data: StrPath,
+    out: StrPath | None = None,
+    init: StrPath | None = None,
+    test_data: StrPath | None = None,
+    val_data: StrPath | None = None,
+    changes: Mapping[str, Any] = {},
+    fold: Literal[1, 2, 3, "all"] = 1,
+    workers: int = -1,
+    device_batch: int | None = None,
+    precision: Precision = "auto",
+    save_seconds: float = 600.0,
+) -> TrainedModel:
+    """Fine-tune a classifier, from `init` or from scratch, and test it; the same call again resumes the run.
+
+    Args:
+        recipe: As for `pretrain`; "auto" makes one for the data, the machine and `init`, and logs its reasons.
+        data: Labelled videos or images, as for `pretrain`.
+        out: Run directory; None: `runs/` and the recipe's name.
+        init: Run directory or weights file that the encoder starts from; None: random weights.
+        test_data: Labelled test videos, their val split if they have splits; None: that of `data`.
+        val_data: Labelled videos that are scored after each epoch; as for `test_data`.
+        changes: Settings of the recipe by their dotted names, as for `pretrain`; of "auto", instead of its choices.
+        fold: Which of the three official splits of UCF101 and HMDB51; all: a run for each, and their mean.
+        workers: Decoding processes per device; -1: the device's share of the CPU cores, minus one.
+        device_batch: Clips that a device processes at once; None: all clips of a batch.
+        precision: auto: bf16 where the device computes it fast, else fp32.
+        save_seconds: Seconds between two checkpoints.
+
+    Returns:
+        The run directory and the numbers of its test.
+
+    Raises:
+        InputError: An argument cannot be used; nothing has been written.
+    """
+    run_config = FinetuneRunConfig(
+        data=os.fspath(data),
+        out=_choose_run_dir(out, recipe),
+        test_data=optional_text(test_data),
+        val_data=optional_text(val_data),
+        fold=fold,
+        workers=workers,
+        device_batch=device_batch,
+        precision=precision,
+        save_seconds=save_seconds,
+    )
+    start, notes = optional_text(init), list[str]()
+    if recipe == "auto":
+        auto = choose_auto_recipe(run_config, start)
+        resolved, typed = _resolve_recipe(auto.recipe, FinetuneRecipe, changes)
+        notes = auto.explain(resolved)
+    else:
+        resolved, typed = _resolve_recipe(recipe, FinetuneRecipe, changes)
+    if run_config.fold == "all":
+        folds = finetune_folds(resolved, run_config, init=start, notes=notes, changes=typed)
+        return TrainedModel(run_config.out, folds)
+    return _read_test(run_finetuning(resolved, run_config, init=start, notes=notes, changes=typed))
+
+
+def train_detector(
+    recipe: StrPath | DetectionRecipe,
+    *,
+    data: StrPath,
+    out: StrPath | None = None,
+    init: StrPath | None = None,
+    train_person_boxes: StrPath | None = None,
+    person_boxes: StrPath | None = None,
+    actions: StrPath | None = None,
+    start_second: float | None = None,
+    fps: float = 30.0,
+    changes: Mapping[str, Any] = {},
+    workers: int = -1,
+    device_batch: int | None = None,
+    precision: Precision = "auto",
+    save_seconds: float = 600.0,
+) -> TrainedModel:
+    """Train a detector of actions and test it; the same call again resumes the run.
+
+    Args:
+        recipe: As for `pretrain`: "laptop.detect", …
+        data: Directory with `annotations` in AVA's formats and the videos beside it: AVA itself, or your own data.
+        out: Run directory; None: `runs/` and the recipe's name.
+        init: Run directory or weights file that the encoder starts from; None: random weights.
+        train_person_boxes: Detected person boxes of the training key frames, for recipes that use them.
+        person_boxes: File of detected person boxes in the test's key frames; None: the file that the data set has;
+            "annotated": the annotated boxes themselves, which is an easier test.
+        actions: File with the list of actions; None: the data set's own.
+        start_second: Second of the annotations' time at which the video files begin; None: it is inferred.
+        fps: Frames per second of videos that are directories of frames.
+        changes: Settings of the recipe by their dotted names, as for `pretrain`.
+        workers: Decoding processes per device; -1: the device's share of the CPU cores, minus one.
+        device_batch: Clips that a device processes at once; None: all clips of a batch.
+        precision: auto: bf16 where the device computes it fast, else fp32.
+        save_seconds: Seconds between two checkpoints.
+
+    Returns:
+        The run directory and the numbers of its test.
+
+    Raises:
+        InputError: An argument cannot be used; nothing has been written.
+    """
+    resolved, typed = _resolve_recipe(recipe, DetectionRecipe, changes)
+    run_config = DetectRunConfig(
+        data=os.fspath(data),
+        out=_choose_run_dir(out, recipe),
+        train_person_boxes=optional_text(train_person_boxes),
+        person_boxes=optional_text(person_boxes),
+        actions=optional_text(actions),
+        start_second=start_second,
+        fps=fps,
+        workers=workers,
+        device_batch=device_batch,
+        precision=precision,
+        save_seconds=save_seconds,
+    )
+    return _read_test(run_detector_training(resolved, run_config, init=optional_text(init), changes=typed))
+
+
+def _resolve_recipe(
+    source: StrPath | RecipeT, recipe_type: type[RecipeT], changes: Mapping[str, Any]
+) -> tuple[RecipeT, dict[str, Any]]:
+    """Return the recipe with its changes, and these as nested dicts."""
+    recipe: Recipe = open_recipe(os.fspath(source)) if isinstance(source, str | os.PathLike) else source
+    if not isinstance(recipe, recipe_type):
+        function = _FUNCTIONS.get(type(recipe))
+        advice = f"; call vidstill.{function}" if function else ""
+        raise InputError(f"{source} is no {recipe_type.__name__} but a {type(recipe).__name__}{advice}")
+    nested = _nest_changes(changes)
+    return change_recipe(recipe, nested), nested
+
+
+def _nest_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `{"schedule.epochs": 1}` as `{"schedule": {"epochs": 1}}`; beside its fields, a part's kind is `""`."""
+    nested: dict[str, Any] = {}
+    for name, value in changes.items():
+        *parts, last = name.split(".")
+        fields = nested
+        for part in parts:
+            kind = fields.setdefault(part, {})
+            fields[part] = fields = kind if isinstance(kind, dict) else {"": kind}
+        value = os.fspath(value) if isinstance(value, os.PathLike) else value
+        if isinstance(fields.get(last), dict):
+            fields[last][""] = value
+        else:
+            fields[last] = value
+    return nested
+
+
+def _choose_run_dir(out: StrPath | None, recipe: StrPath | Recipe) -> Path:
+    """Return `out`, or by default the directory that the command line chooses."""
+    if out is not None:
+        return Path(out)
+    if not isinstance(recipe, str | os.PathLike):
+        raise InputError("a recipe object has no name to call its run by; give a run directory: out=…")
+    return Path("runs") / os.fspath(recipe).replace("-", "_")
+
+
+def _read_test(out: Path) -> TrainedModel:
+    return TrainedModel(out, json.loads((out / TEST_FILE).read_text(encoding="utf-8")))
