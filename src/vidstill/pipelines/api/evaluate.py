@@ -115,6 +115,7 @@ def probe(
     *,
     data: StrPath | Sequence[StrPath],
     test_data: StrPath | Sequence[StrPath] = (),
+    val_share: float | None = None,
     probes: Sequence[ProbeKind] = ("linear", "knn", "attentive"),
     fold: Literal[1, 2, 3] = 1,
     temporal_clips: int = 1,
@@ -136,7 +137,9 @@ def probe(
     Args:
         model: Run directory or weights file, or several.
         data: Labelled videos, or several such data sets: fitted on the train split, tested on the val split.
-        test_data: Labelled test videos of each data set; none: its own val split.
+        test_data: Labelled test videos of each data set; none: its own val split, or what `val_share` holds out.
+        val_share: Share of the training videos held out to test on, of each class alike, by group where a table has the
+            column `group`; None: nothing is held out.
         probes: Logistic regression, nearest neighbours, attentive pooling; the latter stores all tokens of all videos.
         fold: Which of the three official splits of UCF101 and HMDB51.
         temporal_clips: Clips per video; its features are the mean over all views.
@@ -162,6 +165,7 @@ def probe(
     run_config = ProbeRunConfig(
         data=list_texts(data),
         test_data=list_texts(test_data),
+        val_share=val_share,
         fold=fold,
         temporal_clips=temporal_clips,
         spatial_crops=spatial_crops,

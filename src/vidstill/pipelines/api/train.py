@@ -100,6 +100,7 @@ def finetune(
     init: StrPath | None = None,
     test_data: StrPath | None = None,
     val_data: StrPath | None = None,
+    val_share: float | None = None,
     changes: Mapping[str, Any] = {},
     fold: Literal[1, 2, 3, "all"] = 1,
     workers: int = -1,
@@ -114,8 +115,11 @@ def finetune(
         data: Labelled videos or images, as for `pretrain`.
         out: Run directory; None: `runs/` and the recipe's name.
         init: Run directory or weights file that the encoder starts from; None: random weights.
-        test_data: Labelled test videos, their val split if they have splits; None: that of `data`.
+        test_data: Labelled test videos, their val split if they have splits; None: that of `data`, or what `val_share`
+            holds out.
         val_data: Labelled videos that are scored after each epoch; as for `test_data`.
+        val_share: Share of the training videos held out for validation, of each class alike, by group where a table has
+            the column `group`; None: nothing is held out.
         changes: Settings of the recipe by their dotted names, as for `pretrain`; of "auto", instead of its choices.
         fold: Which of the three official splits of UCF101 and HMDB51; all: a run for each, and their mean.
         workers: Decoding processes per device; -1: the device's share of the CPU cores, minus one.
@@ -134,6 +138,7 @@ def finetune(
         out=_choose_run_dir(out, recipe),
         test_data=optional_text(test_data),
         val_data=optional_text(val_data),
+        val_share=val_share,
         fold=fold,
         workers=workers,
         device_batch=device_batch,
