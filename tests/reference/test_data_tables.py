@@ -7,13 +7,14 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from authors_draws import Mixing, build_weights
 from reference_cases import Case, cases
 from torch import Tensor
 
 from vidstill.data.transforms import crop as augment
 from vidstill.data.transforms.crop import MultiScaleCrop
 from vidstill.data.transforms.frame_sampling import DenseSampling, SegmentSampling, SpanSampling
-from vidstill.data.transforms.mixup import make_box_mask, mix_pairs, smooth_labels
+from vidstill.data.transforms.mixup import mix_pairs, smooth_labels
 
 pytestmark = pytest.mark.reference
 
@@ -137,13 +138,13 @@ def test_clips_and_labels_are_mixed_as_the_authors_mix_them(case: Case) -> None:
     for draw in mixes(case):
         target = smooth_labels(draw.label, draw.classes, draw.smoothing)
         for result, name in zip(
-            mix_pairs(draw.clip, target, build_weights(draw)), (draw.mixed, draw.target), strict=True
+            mix_pairs(draw.clip, target, *build_draw_weights(draw)), (draw.mixed, draw.target), strict=True
         ):
             whole = "outputs" in case.json["tolerance"]
             shaped = result.reshape(case.tensors[name].shape) if name in case.tensors else result  # an image is a clip
             (case.hold if whole else case.hold_each)(shaped, name, "outputs" if whole else "out")
         if draw.loss is not None:
-            soft = mix_pairs(draw.clip, target, build_weights(draw))[1]
+            soft = mix_pairs(draw.clip, target, *build_draw_weights(draw))[1]
             loss = torch.sum(-soft * case.tensors["input/logits"].log_softmax(dim=1), dim=1).mean()
             case.hold_number(loss.item(), draw.loss, draw.name, "losses")
 
@@ -189,11 +190,8 @@ def as_clip(images: Tensor) -> Tensor:
     return images if images.ndim == 5 else images[:, :, None]
 
 
-def build_weights(draw: Mix) -> Tensor:
-    whole = torch.ones(draw.clip.shape[-2:])
-    if draw.box is None:
-        return whole * draw.lam
-    y0, y1, x0, x1 = torch.tensor(draw.box)
-    keep = make_box_mask((y0, y1), (x0, x1), whole)
-    assert keep.mean().item() == pytest.approx(draw.lam)
-    return keep
+def build_draw_weights(draw: Mix) -> tuple[Tensor, Tensor]:
+    box = None if draw.box is None else torch.tensor(draw.box)
+    weights, share = build_weights(Mixing([draw.lam], [box]), "batch", *draw.clip.shape[-2:])
+    assert share.item() == pytest.approx(draw.lam)
+    return weights, share

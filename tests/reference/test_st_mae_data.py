@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from authors_draws import build_weights, replay_mixing
 from einops import rearrange
 from reference_cases import Case, cases
 from torch import Tensor
@@ -19,7 +20,7 @@ from vidstill.data.transforms.crop import (
     resize_frames,
 )
 from vidstill.data.transforms.frame_sampling import TimedSampling
-from vidstill.data.transforms.mixup import make_cutmix_mask
+from vidstill.data.transforms.mixup import MixupCutmix
 from vidstill.data.transforms.random_erasing import RandomErasing, fill_boxes
 from vidstill.tasks.metrics.accuracy import compute_accuracy, merge_views
 
@@ -227,25 +228,23 @@ def test_rectangles_are_erased_as_the_authors_erase_them(case: Case) -> None:
 def test_cutmix_boxes_follow_from_the_authors_draws(case: Case) -> None:
     case.leave_to_others()
     config = case.json["config"]
+    mixing = MixupCutmix(
+        mixup_alpha=config["mixup_alpha"],
+        cutmix_alpha=config["cutmix_alpha"],
+        probability=config.get("mix_prob", config.get("prob")),
+        switch_probability=config["switch_prob"],
+    )
     for run in case.json["runs"]:
-        rng = np.random.RandomState(run["numpy_seed"])
-        mixes = rng.rand() < config.get("mix_prob", config.get("prob"))
-        cuts = bool(mixes and config["cutmix_alpha"])
-        if cuts and config["mixup_alpha"]:  # which of the two
-            cuts = rng.rand() < config["switch_prob"]
-        assert cuts == run["use_cutmix"]
-        if not cuts:
-            continue
-        lam = rng.beta(config["cutmix_alpha"], config["cutmix_alpha"])
-        assert lam == run["lam_drawn"]
-        box = run["boxes"][0] if "boxes" in run else run
-        h, w = config["shape"][-2:]
-        middle = torch.tensor(float(rng.randint(h))), torch.tensor(float(rng.randint(w)))
-        keep = make_cutmix_mask(torch.tensor(lam), middle, torch.ones(h, w))
-        y0, y1, x0, x1 = box["bbox_yl_yh_xl_xh"]
-        assert (keep[y0:y1, x0:x1] == 0).all()
-        assert (keep == 0).sum() == (y1 - y0) * (x1 - x0)
-        assert keep.double().mean().item() == pytest.approx(box["lam_corrected"], rel=1e-12)
+        draws = replay_mixing(
+            mixing, np.random.RandomState(run["numpy_seed"]), config["shape"][0], *config["shape"][-2:]
+        )
+        assert draws.lam == [run["lam_drawn"]]
+        assert [box is not None for box in draws.boxes] == [run["use_cutmix"]]
+        if run["use_cutmix"]:
+            stored = run["boxes"][0] if "boxes" in run else run
+            assert draws.boxes[0].tolist() == stored["bbox_yl_yh_xl_xh"]
+            weights, _ = build_weights(draws, "batch", *config["shape"][-2:])
+            assert weights.double().mean().item() == pytest.approx(stored["lam_corrected"], rel=1e-12)
 
 
 @pytest.mark.parametrize("case", cases(kind="multi_view_ensemble"))

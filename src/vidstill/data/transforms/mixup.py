@@ -2,9 +2,11 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from einops import rearrange
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from vidstill.utils.rng import draw_uniform
@@ -15,15 +17,21 @@ _BETA_TRIES = 128  # Jöhnk's method accepts one draw in six at alpha = 2: all f
 
 @dataclass(frozen=True, kw_only=True)
 class MixupCutmix:
-    """Mixup (arXiv:1710.09412) or CutMix (arXiv:1905.04899), drawn once for each group of clips."""
+    """Mixup (arXiv:1710.09412) or CutMix (arXiv:1905.04899) of the clips of a group."""
 
     mixup_alpha: float = 0.8  # of the Beta(alpha, alpha) that the mixing ratio is drawn from, at most 2; 0: no mixup
     cutmix_alpha: float = 1.0  # the same for CutMix
-    probability: float = 1.0  # probability that a group is mixed
+    probability: float = 1.0  # probability that a group, pair or clip is mixed
     switch_probability: float = 0.5  # probability of CutMix instead of mixup, if both are on
     # Clips that are mixed with one another, consecutive in the global batch (released: a GPU's batch); a smaller batch
     # is one group. A device's batch must hold whole groups.
     group_clips: int = 8
+    # What gets one draw of ratio and box: the whole group (batch), a clip with its partner (pair), or each clip (elem);
+    # timm's modes.
+    mode: Literal["batch", "pair", "elem"] = "batch"
+    # What CutMix's box cuts. rows_columns: rows and columns of every frame; released_time_rows (MVD's fine-tuning): its
+    # rows are taken for frames and its columns for rows, over the whole width; labels are mixed as for rows_columns.
+    cut: Literal["rows_columns", "released_time_rows"] = "rows_columns"
 
     def __post_init__(self) -> None:
         check_range(0, 1, probability=self.probability, switch_probability=self.switch_probability)
@@ -41,7 +49,7 @@ class MixupCutmix:
         num_classes: int,
         label_smoothing: float,
     ) -> tuple[Float[Tensor, "b 3 t h w"], Float[Tensor, "b classes"]]:
-        """Mix the clips of each group, as the seed of its first one decides, and their labels.
+        """Mix the clips of each group, as its first seed, the pairs' first seeds or all seeds decide, and their labels.
 
         Args:
             clip: Whole groups, see `group_clips`.
@@ -62,30 +70,64 @@ class MixupCutmix:
             )
         target = smooth_labels(label, num_classes, label_smoothing)
         mixed = [
-            mix_pairs(clips, targets, self.draw_pixel_weights(seeds[:1], *clip.shape[-2:]))
+            mix_pairs(clips, targets, *self.draw_weights(seeds, *clip.shape[-3:]))
             for clips, targets, seeds in zip(clip.split(group), target.split(group), seed.split(group), strict=True)
         ]
         return torch.cat([clips for clips, _ in mixed]), torch.cat([targets for _, targets in mixed])
 
-    def draw_pixel_weights(self, seed: Int[Tensor, "1"], height: int, width: int) -> Float[Tensor, "h w"]:
-        """Draw each pixel's weight of its own clip: lambda everywhere (mixup), or 0 in a box and 1 outside (CutMix)."""
-        mix_draw, switch_draw, center_y, center_x = draw_uniform(seed, "mixing", 4)[0]
-        ones = torch.ones(height, width, device=seed.device)
-        weights = ones * draw_beta(seed, "mixup", self.mixup_alpha) if self.mixup_alpha else ones
+    def draw_weights(
+        self, seeds: Int[Tensor, "b"], frames: int, height: int, width: int
+    ) -> tuple[Float[Tensor, "n #t h #w"], Float[Tensor, "n"]]:
+        """Draw the weights of each clip's own pixels and of its own label in a group; n is 1 if all clips share them.
+
+        A pixel's weight is lambda everywhere (mixup), or 0 in a box and 1 outside (CutMix); a label's is its mean.
+
+        Args:
+            seeds: The group's.
+            frames: Frames of a clip.
+            height: Rows of a frame.
+            width: Columns of a frame.
+        """
+        if self.mode != "elem":
+            seeds = seeds[: 1 if self.mode == "batch" else len(seeds) // 2]
+        mix_draw, switch_draw, row_draw, column_draw = draw_uniform(seeds, "mixing", 4).T
+        both = self.mixup_alpha and self.cutmix_alpha
+        mixes = mix_draw < self.probability
+        cuts = switch_draw < (self.switch_probability if both else float(self.cutmix_alpha > 0))
+        lam = cut_lam = torch.ones_like(mix_draw)
+        if self.mixup_alpha:
+            lam = torch.where(mixes & ~cuts, draw_beta(seeds, "mixup", self.mixup_alpha), lam)
         if self.cutmix_alpha:
-            center = torch.floor(center_y * height), torch.floor(center_x * width)
-            cutmix = make_cutmix_mask(draw_beta(seed, "cutmix", self.cutmix_alpha)[0], center, ones)
-            weights = (
-                torch.where(switch_draw < self.switch_probability, cutmix, weights) if self.mixup_alpha else cutmix
-            )
-        return torch.where(mix_draw < self.probability, weights, ones)
+            cut_lam = torch.where(mixes & cuts, draw_beta(seeds, "cutmix", self.cutmix_alpha), cut_lam)
+        center = torch.floor(torch.stack([row_draw * height, column_draw * width]))
+        box = compute_cutmix_box(cut_lam, center, height, width)
+        weights = lam[:, None, None] * make_box_mask(box, height, width)
+        label_weights = weights.mean(dim=(1, 2))
+        if self.cut == "released_time_rows":
+            weights = (lam[:, None, None] * make_box_mask(box, frames, height))[..., None]
+        else:
+            weights = weights[:, None]
+        if self.mode == "pair":
+            return torch.cat([weights, weights.flip(0)]), torch.cat([label_weights, label_weights.flip(0)])
+        return weights, label_weights
 
 
 def mix_pairs(
-    clip: Float[Tensor, "b 3 t h w"], target: Float[Tensor, "b classes"], pixel_weights: Float[Tensor, "h w"]
+    clip: Float[Tensor, "b 3 t h w"],
+    target: Float[Tensor, "b classes"],
+    pixel_weights: Float[Tensor, "n #t h #w"],
+    label_weights: Float[Tensor, "n"],
 ) -> tuple[Float[Tensor, "b 3 t h w"], Float[Tensor, "b classes"]]:
-    """Mix clips and labels with those of the group in reverse order; the mean weight is the papers' lambda."""
-    return clip.flip(0).lerp(clip, pixel_weights.to(clip.dtype)), target.flip(0).lerp(target, pixel_weights.mean())
+    """Mix clips and labels with those of the group in reverse order.
+
+    Args:
+        clip: A group.
+        target: Its labels.
+        pixel_weights: Of each clip's own pixels, or of all clips'.
+        label_weights: Of each clip's own label, the papers' lambda.
+    """
+    weights = pixel_weights[:, None].to(clip.dtype)
+    return clip.flip(0).lerp(clip, weights), target.flip(0).lerp(target, label_weights[:, None])
 
 
 def smooth_labels(
@@ -104,30 +146,37 @@ def smooth_labels(
     return label_smoothing / num_classes + (1 - label_smoothing) * one_hot.float()
 
 
-def make_cutmix_mask(
-    lam: Float[Tensor, ""], center: tuple[Float[Tensor, ""], Float[Tensor, ""]], like: Float[Tensor, "h w"]
-) -> Float[Tensor, "h w"]:
-    """Return 0 in CutMix's box and 1 outside; its sides are the frame's times sqrt(1 - lambda), and it may be clipped.
+def compute_cutmix_box(
+    lam: Float[Tensor, "n"], center: Float[Tensor, "2 n"], height: int, width: int
+) -> Float[Tensor, "4 n"]:
+    """Return CutMix's box, clipped to the frame: its first row, the row behind its last, and the same columns.
 
     Args:
-        lam: Lambda, the area outside of the box.
-        center: Row and column of the box's centre.
-        like: A tensor of the frame's size.
+        lam: Lambda, the area outside of the box; its sides are the frame's times sqrt(1 - lambda).
+        center: Row and column of its centre.
+        height: Rows of the frame.
+        width: Columns of the frame.
     """
     ratio = torch.sqrt(1 - lam)
-    half_sides = [torch.floor(torch.floor(ratio * length) / 2) for length in like.shape]
-    rows, columns = ((middle - side, middle + side) for middle, side in zip(center, half_sides, strict=True))
-    return make_box_mask(rows, columns, like)
+    sides = []
+    for length, middle in zip((height, width), center, strict=True):
+        half = torch.floor(torch.floor(ratio * length) / 2)
+        sides += [(middle - half).clamp(min=0), (middle + half).clamp(max=length)]
+    return torch.stack(sides)
 
 
-def make_box_mask(
-    rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor], like: Float[Tensor, "h w"]
-) -> Float[Tensor, "h w"]:
-    """Return 0 in a box and 1 outside; the box reaches from its first row and column to before its second ones."""
-    row = torch.arange(like.shape[0], device=like.device)
-    column = torch.arange(like.shape[1], device=like.device)
-    inside = ((row >= rows[0]) & (row < rows[1]))[:, None] & (column >= columns[0]) & (column < columns[1])
-    return 1 - inside.to(like.dtype)
+def make_box_mask(box: Num[Tensor, "4 n"], height: int, width: int) -> Float[Tensor, "n h w"]:
+    """Return 0 in a box and 1 outside.
+
+    Args:
+        box: Its first row, the row behind its last, and the same columns.
+        height: Rows of the mask.
+        width: Its columns.
+    """
+    first_row, end_row, first_column, end_column = rearrange(box, "four n -> four n 1")
+    row, column = torch.arange(height, device=box.device), torch.arange(width, device=box.device)
+    rows, columns = (row >= first_row) & (row < end_row), (column >= first_column) & (column < end_column)
+    return 1 - (rows[:, :, None] & columns[:, None]).float()
 
 
 def draw_beta(seeds: Int[Tensor, "b"], purpose: str, alpha: float) -> Float[Tensor, "b"]:

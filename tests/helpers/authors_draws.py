@@ -1,0 +1,56 @@
+"""What timm's mixing and erasing draw, in their order, from NumPy's and Python's generators; fed to our transforms."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidstill.data.transforms.mixup import MixupCutmix, compute_cutmix_box, make_box_mask
+
+
+class Mixing(NamedTuple):
+    """One lambda, and perhaps one box (first row, row behind the last, the same columns), for each draw of a group."""
+
+    lam: list[float]
+    boxes: list[Tensor | None]
+
+
+def replay_mixing(mixing: MixupCutmix, rng: np.random.RandomState, clips: int, height: int, width: int) -> Mixing:
+    """Draw what timm draws for a batch: once (mode batch), for each pair, or for each clip (elem)."""
+    mixup, cutmix = mixing.mixup_alpha, mixing.cutmix_alpha
+    if mixing.mode == "batch":
+        mixes = rng.rand() < mixing.probability
+        cuts = [bool(mixes and cutmix and (not mixup or rng.rand() < mixing.switch_probability))]
+        lam = [rng.beta(*[cutmix if cuts[0] else mixup] * 2) if mixes else 1.0]
+    else:
+        count = clips // 2 if mixing.mode == "pair" else clips
+        cuts = [bool(cutmix)] * count
+        if mixup and cutmix:
+            cuts = (rng.rand(count) < mixing.switch_probability).tolist()
+        cut_lam, mix_lam = (
+            rng.beta(alpha, alpha, size=count) if alpha else np.ones(count) for alpha in (cutmix, mixup)
+        )
+        drawn = np.where(cuts, cut_lam, mix_lam).astype(np.float32)
+        lam = np.where(rng.rand(count) < mixing.probability, drawn, np.float32(1)).tolist()
+    boxes = []
+    for share, cut in zip(lam, cuts, strict=True):
+        if not cut or share == 1:
+            boxes.append(None)
+            continue
+        center = torch.tensor([[rng.randint(height)], [rng.randint(width)]]).float()
+        boxes.append(compute_cutmix_box(torch.tensor([share]), center, height, width)[:, 0])
+    return Mixing(lam, boxes)
+
+
+def build_weights(mixing: Mixing, mode: str, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Return the weights of each clip's own pixels and label, as `mix_pairs` takes them."""
+    whole = torch.ones(1, height, width)
+    planes = torch.cat(
+        [
+            whole * lam if box is None else make_box_mask(box[:, None], height, width)
+            for lam, box in zip(mixing.lam, mixing.boxes, strict=True)
+        ]
+    )
+    planes = torch.cat([planes, planes.flip(0)]) if mode == "pair" else planes
+    return planes[:, None], planes.double().mean(dim=(1, 2)).float()
