@@ -91,29 +91,34 @@ class Case:
 
     def hold_under(self, prefix: str, results: Mapping[str, Tensor], kind: str, *, whole: bool) -> None:
         """Every tensor that is stored under the prefix is one of ours."""
-        without = set(self.json.get("parameters_without_gradient") or ()) if prefix.startswith("grad") else set()
-        for name in self.under(prefix):
-            if name in without:
-                self.held.add(f"{prefix}/{name}")
-                continue
-            assert name in results, f"{prefix}/{name} is stored, and ours has none"
+        for name in self.list_under(prefix, results):
             self._hold(results[name], f"{prefix}/{name}", self._limits(kind), whole=whole)
+
+    def list_under(self, prefix: str, results: Mapping[str, Tensor]) -> list[str]:
+        """Those of our results that are stored under the prefix: all that are stored, but for missing gradients."""
+        names = set(self.under(prefix))
+        without = set(self.json.get("parameters_without_gradient") or ()) if prefix.startswith("grad") else set()
+        assert names - without <= results.keys(), f"{prefix}/{names - without - results.keys()}: ours has none"
+        self.held.update(f"{prefix}/{name}" for name in names)
+        return sorted(names - without)
 
     def hold_loss(self, result: Tensor, name: str) -> None:
         """A loss equals the stored one: of the tensors and of the JSON, wherever it stands (`step.0` is `step_0`)."""
-        limits, parts = self._limits("losses" if "losses" in self.json["tolerance"] else "loss"), name.split("/")
-        self._hold(result.detach(), f"loss/{name}", limits, whole=True)
-        number: Any = self.json["losses"]
-        for part in parts:
-            number = number.get(part.replace(".", "_")) if isinstance(number, dict) else None
-        if number is not None:
-            self.held.add(f"losses/{name.replace('.', '_')}")
-            _compare(result.detach(), torch.tensor(number, dtype=torch.float64), name, limits, whole=False)
+        kind, in_json = "losses" if "losses" in self.json["tolerance"] else "loss", name.replace(".", "_")
+        self._hold(result.detach(), f"loss/{name}", self._limits(kind), whole=True)
+        if self.hold_number(result.detach(), "losses", *in_json.split("/"), kind=kind):
+            self.held.add(f"losses/{in_json}")
 
-    def hold_number(self, result: float, reference: float, name: str, kind: str) -> None:
-        """A number of ours equals one of the JSON."""
-        numbers = (torch.tensor(number, dtype=torch.float64) for number in (result, reference))
-        _compare(*numbers, name, self._limits(kind), whole=True)
+    def hold_number(self, result: Tensor | float, *path: str | int, kind: str) -> bool:
+        """What stands in the JSON at a path of names and indices, if something does, equals ours."""
+        stored: Any = self.json
+        for step in path:
+            has = step in stored if isinstance(stored, dict) else isinstance(stored, list) and step < len(stored)
+            stored = stored[step] if has else None
+        if stored is not None:
+            numbers = (torch.as_tensor(number, dtype=torch.float64) for number in (result, stored))
+            _compare(*numbers, str(path), self._limits(kind), whole=False)
+        return stored is not None
 
     def _limits(self, kind: str) -> dict[str, float]:
         return self.json["tolerance"][kind]

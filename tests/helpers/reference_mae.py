@@ -165,8 +165,10 @@ def hold_gradients(case: Case, module: torch.nn.Module, names: tuple[RenameRule,
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
     assert all(parameter.grad is not None for parameter in trained.values())
     result = to_foreign({name: p.grad for name, p in trained.items()}, names)
-    for name, norm in case.json.get("grad_norms", {}).items():
-        case.hold_number(result[name].norm().item(), norm, name, "grad")
+    norms = case.json.get("grad_norms", result)
+    assert norms.keys() == result.keys()
+    for name in norms:
+        case.hold_number(result[name].norm(), "grad_norms", name, kind="grad")
     case.hold_under("grad", result, "grad", whole=False)
 
 
@@ -218,7 +220,7 @@ def hold_steps(case: Case, method: ImageMAE | DMAE) -> None:
         if length is None:  # of a step with several batches, this was not the last
             continue
         norm = take_step(optimizer, runtime, method, torch.stack(waiting).mean(), rate, None)
-        case.hold_number(norm, length, f"norm of step {step}", "grad_norm")
+        case.hold_number(norm, "grad_norm", step, kind="grad_norm")
         waiting.clear()
     result, grid = method.config, method.encoder.grid(clip(case, "input/image_0"))
     tables = {"pos_embed": table(grid, result.encoder.dim), "decoder_pos_embed": table(grid, result.decoder.dim)}
@@ -228,8 +230,8 @@ def hold_steps(case: Case, method: ImageMAE | DMAE) -> None:
 def hold_final(case: Case, result: Mapping[str, Tensor]) -> None:
     """Every weight that is stored after the last step equals ours, which are under the authors' names."""
     limits = case.json["tolerance"]
-    for name, weight in case.under("final").items():
-        case.held.add(f"final/{name}")
+    for name in case.list_under("final", result):
+        weight = case.tensors[f"final/{name}"]
         apart = (result[name].double() - weight.double()).abs()
         if name in limits.get("loose_final", {}):
             assert apart.max() <= limits["loose_final"][name], name

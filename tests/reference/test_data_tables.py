@@ -146,7 +146,7 @@ def test_clips_and_labels_are_mixed_as_the_authors_mix_them(case: Case) -> None:
         if draw.loss is not None:
             soft = mix_pairs(draw.clip, target, *build_draw_weights(draw))[1]
             loss = torch.sum(-soft * case.tensors["input/logits"].log_softmax(dim=1), dim=1).mean()
-            case.hold_number(loss.item(), draw.loss, draw.name, "losses")
+            case.hold_number(loss, "config", "variants", draw.name, "soft_target_cross_entropy", kind="losses")
 
 
 class Mix(NamedTuple):

@@ -103,8 +103,8 @@ def test_computed_position_codes_are_image_maes(case: Case) -> None:
         first = [torch.zeros(1, dim)] if entry["class_token"] else []
         case.hold_each(torch.cat([*first, table]), f"out/table_{entry['index']}", "out")
         assert table.double().sum().item() == pytest.approx(entry["float64_sum"], abs=1e-6 * table.numel())
-        for channel, expected in enumerate(entry["float64_corner"]):
-            case.hold_number(table[-1, channel].item(), expected, "the last place's", "out")
+        for channel in range(len(entry["float64_corner"])):
+            case.hold_number(table[-1, channel], "entries", entry["index"], "float64_corner", channel, kind="out")
     if not (line := case.json.get("one_d")):
         return
     whole = [index for index, at in enumerate(line["positions"]) if at == int(at)]  # ours are of whole places
