@@ -1,5 +1,6 @@
 """What timm's mixing and erasing draw, in their order, from NumPy's and Python's generators; fed to our transforms."""
 
+import random
 from typing import NamedTuple
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vidstill.data.transforms.mixup import MixupCutmix, compute_cutmix_box, make_box_mask
+from vidstill.data.transforms.random_erasing import RandomErasing, fill_boxes
 
 
 class Mixing(NamedTuple):
@@ -54,3 +56,34 @@ def build_weights(mixing: Mixing, mode: str, height: int, width: int) -> tuple[T
     )
     planes = torch.cat([planes, planes.flip(0)]) if mode == "pair" else planes
     return planes[:, None], planes.double().mean(dim=(1, 2)).float()
+
+
+def replay_erasing(erasing: RandomErasing, clip: Tensor, seed: int, tries: int = 100) -> tuple[Tensor, list[list[int]]]:
+    """Erase a normalized clip (3, t, h, w) as the authors do, and return it with its boxes (top, left, height, width).
+
+    Args:
+        erasing: Its probability and settings.
+        clip: Is not changed.
+        seed: Of Python's generator, for the boxes, and of torch's, for the noise.
+        tries: Of each box; timm's images have 10, the authors' clips 100.
+    """
+    rng, noise = random.Random(seed), torch.Generator().manual_seed(seed)
+    _, t, height, width = clip.shape
+    if rng.random() > erasing.probability:
+        return clip, []
+    count, boxes = 1 if erasing.max_count == 1 else rng.randint(1, erasing.max_count), []
+    for _ in range(count):
+        for _ in range(tries):
+            draws = torch.tensor([rng.random()]), torch.tensor([rng.random()])
+            high, wide = (int(side) for side in erasing.compute_box_sides(*draws, height, width, count))
+            if high < height and wide < width:
+                break
+        else:
+            continue
+        boxes.append([rng.randint(0, height - high), rng.randint(0, width - wide), high, wide])
+        size = (3, high, wide) if erasing.mode == "pixel" else (3, 1, 1)
+        is_const = erasing.mode == "const"
+        colors = [torch.zeros(size) if is_const else torch.randn(size, generator=noise) for _ in range(t)]
+        colors = torch.stack(colors, dim=1).flatten(2)[None]
+        clip = fill_boxes(clip[None], torch.tensor(boxes[-1])[:, None], colors)[0]
+    return clip, boxes
