@@ -17,6 +17,7 @@ from vidstill.pipelines.run_config import RunConfig
 from vidstill.recipes.change import change_recipe
 from vidstill.recipes.recipe import find_recipe, load_recipes
 from vidstill.recipes.show import format_options, read_recipe_sources
+from vidstill.utils.config_io import from_dict
 from vidstill.utils.types import InputError
 
 
@@ -117,7 +118,7 @@ def test_the_options_and_the_cost_of_a_fine_tuned_model_are_printed_before_the_s
     assert main(["recipes", "--show", name, "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert {name: str(value) for name, value in printed["cost"].items()} == cost
-    assert printed["batch"] == find_recipe(name).batch
+    assert from_dict(type(find_recipe(name)), printed["recipe"]) == find_recipe(name)
 
 
 def test_a_pre_training_has_no_classifier_whose_cost_could_be_printed(capsys):

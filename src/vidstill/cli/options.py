@@ -3,10 +3,9 @@
 import functools
 import inspect
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, is_dataclass, make_dataclass, replace
-from types import NoneType
-from typing import Annotated, Any, Literal, TypedDict, get_args
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass, replace
+from typing import Annotated, Any, Literal, TypedDict
 
 import tyro
 from tyro.constructors import (
@@ -17,7 +16,7 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from vidstill.recipes.change import list_part_types
+from vidstill.recipes.change import carry_fields, find_kind, get_kind, is_none, list_kinds, list_part_types
 
 NO_PREFIX = tyro.conf.arg(name="")
 """Marks a config whose fields are options without a prefix."""
@@ -65,15 +64,28 @@ class RecipeOptions:
 
     Args:
         types: The classes that the config may be of.
-        config: The values that the help shows as defaults; None: they are not known, or this part is absent.
+        config: The config whose values the help shows as defaults, or some of them by field, beside the class's own;
+            None: they are not known, or this part is absent.
         absent: What the help says where there is no default.
-        optional: Whether the config may be None: `--mixup None`.
+        option: That of the part: `method.mask`.
+        kinds: What the part's option itself takes: `--method.mask random`, `--mixup None`.
+        default_kind: The kind that it has without.
+        words: What was typed behind each option, by `method.mask`; a part's fields are those of the kind in it.
     """
 
     types: tuple[Any, ...]
     config: Any = None
     absent: str = "not in this recipe"
-    optional: bool = False
+    option: str = ""
+    kinds: Sequence[str] = ()
+    default_kind: str = ""
+    words: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        if is_dataclass(self.config):
+            return {each.name: getattr(self.config, each.name) for each in fields(self.config)}
+        return self.config or {}
 
 
 @dataclass(frozen=True)
@@ -100,6 +112,7 @@ def parse_recipe_options(
     Raises:
         SystemExit: tyro has printed the help (code 0) or what is wrong with an option (2).
     """
+    options = replace(options, words=_read_words(args))
     init = tyro.conf.arg(help="run directory or weights file to start from; None: random weights")
     command = make_dataclass(
         "Command",
@@ -146,11 +159,10 @@ def _list_recipe_options(info: StructTypeInfo) -> StructConstructorSpec | None:
     if not isinstance(options, RecipeOptions):
         return None
     specs: dict[str, StructFieldSpec] = {}
-    if options.optional:  # a field without a name of its own: --mixup None
-        nothing: Any = Annotated[Literal["None"], tyro.conf.arg(help_behavior_hint="")]
-        specs[""] = StructFieldSpec("", nothing, _UNTYPED, "None: leave this part out")
-    for config_type in options.types if options.config is None else (type(options.config),):
-        for spec in _list_fields(config_type, MISSING_NONPROP if options.config is None else options.config):
+    if options.kinds:  # a field without a name of its own
+        specs[""] = _make_kind_option(options)
+    for config_type in options.types:
+        for spec in _list_fields(config_type):
             specs.setdefault(spec.name, _make_option(spec, options))
 
     def keep_typed(**values: Any) -> dict[str, Any]:
@@ -159,16 +171,56 @@ def _list_recipe_options(info: StructTypeInfo) -> StructConstructorSpec | None:
     return StructConstructorSpec(keep_typed, tuple(specs.values()))
 
 
+def _make_kind_option(options: RecipeOptions) -> StructFieldSpec:
+    """A part's option, of which change_recipe checks the kind: the help alone lists them."""
+    hint = f"(default: {options.default_kind})" if options.default_kind and options.kinds != ["None"] else ""
+    annotation: Any = Annotated[str, tyro.conf.arg(metavar=f"{{{','.join(options.kinds)}}}", help_behavior_hint=hint)]
+    meanings = {"FILE.py:CLASS": "FILE.py:CLASS: your own", "None": "None: leave this part out"}
+    kind = "kind; its fields follow" if options.kinds != ["None"] else ""
+    text = "; ".join(filter(None, [kind, *(meanings[each] for each in options.kinds if each in meanings)]))
+    return StructFieldSpec("", annotation, _UNTYPED, text)
+
+
 def _make_option(spec: StructFieldSpec, options: RecipeOptions) -> StructFieldSpec:
     """A field as an option whose default is shown only: typed or not must be known."""
-    parts, value = list_part_types(spec.type), None if options.config is None else spec.default
-    if parts or is_dataclass(value):
-        optional = NoneType in get_args(spec.type)
-        part = replace(options, types=parts, config=value, optional=optional)
+    is_known = options.config is not None
+    value = options.values.get(spec.name, spec.default) if is_known else None
+    types = list_part_types(spec.type)
+    if types or is_dataclass(value):
+        name = f"{options.option}.{spec.name}".lstrip(".")
+        kind: str | None = options.words.get(name)
+        config: Any = value if is_dataclass(value) else None
+        default_kind = get_kind(type(value)) if is_dataclass(value) else "None" if is_known else ""
+        if kind is not None and not is_none(kind, spec.type):
+            types = (find_kind(spec.type, kind, f"--{name.replace('_', '-')}"),)
+            config = carry_fields(value, types[0]) if is_known else None
+        elif is_dataclass(value):
+            types = (type(value),)
+        part = RecipeOptions(
+            types=types,
+            config=config,
+            absent=options.absent,
+            option=name,
+            kinds=list_kinds(spec.type),
+            default_kind=default_kind,
+            words=options.words,
+        )
         return replace(spec, type=RecipeOptions, default=part)
-    hint = f"({options.absent})" if options.config is None else f"(default: {_format_value(value)})"
+    hint = f"({options.absent})"
+    if is_known:
+        hint = "(required)" if value is MISSING_NONPROP else f"(default: {_format_value(value)})"
     annotation: Any = Annotated[spec.type, tyro.conf.arg(help_behavior_hint=hint)]
     return replace(spec, type=annotation, default=_UNTYPED)
+
+
+def _read_words(args: Sequence[str]) -> dict[str, str]:
+    """Return the word behind each option, by its name without hyphens."""
+    words: dict[str, str] = {}
+    for arg, following in zip(args, [*args[1:], "--"], strict=True):
+        name, equals, value = arg.partition("=")
+        if name.startswith("--") and (equals or not following.startswith("--")):
+            words[name[2:].replace("-", "_")] = value if equals else following
+    return words
 
 
 def _format_value(value: Any) -> str:

@@ -10,8 +10,9 @@ from tyro.conf import Positional
 
 from vidstill.cli.options import Json, RecipeOptions, parse_recipe_options
 from vidstill.recipes.change import change_recipe
-from vidstill.recipes.recipe import DetectionRecipe, FinetuneRecipe, PretrainRecipe, find_recipe, list_recipe_names
+from vidstill.recipes.recipe import DetectionRecipe, FinetuneRecipe, PretrainRecipe
 from vidstill.recipes.show import compute_recipe_cost, format_options, read_recipe_sources
+from vidstill.recipes.sources import list_recipes, name_run, open_recipe
 from vidstill.utils.config_io import to_dict
 from vidstill.utils.terminal import align_columns, echo, format_key_values
 from vidstill.utils.types import InputError
@@ -40,7 +41,10 @@ def parse_recipe_command(function: Callable[..., None], verb: str, args: Sequenc
     """
     if args[:1] in (["-h"], ["--help"]):
         echo(f"usage: vidstill {verb} RECIPE --data DATA [OPTIONS]\n\n{function.__doc__}\n")
-        echo(f"`vidstill recipes` lists the recipes, `vidstill {verb} RECIPE --help` the options of one.")
+        echo(
+            "RECIPE is one of `vidstill recipes`, your own in FILE.py:NAME or package.module:NAME, or a run directory."
+        )
+        echo(f"`vidstill {verb} RECIPE --help` lists the options of one.")
         return lambda: None
     if not args or args[0].startswith("-"):
         raise InputError(f"the recipe comes first: vidstill {verb} RECIPE --data DATA; `vidstill recipes` lists them")
@@ -48,7 +52,7 @@ def parse_recipe_command(function: Callable[..., None], verb: str, args: Sequenc
     is_auto = name == AUTO_RECIPE
     if is_auto and types["recipe"] is not FinetuneRecipe:
         raise InputError(f"{AUTO_RECIPE} makes recipes for fine-tuning; type vidstill finetune {AUTO_RECIPE}")
-    recipe = None if is_auto else find_recipe(name)
+    recipe = None if is_auto else open_recipe(name)
     if recipe is not None and not isinstance(recipe, types["recipe"]):
         raise InputError(f"{name} is not a recipe for {verb}; type vidstill {_VERBS[type(recipe)]} {name}")
     run_config, init, typed = parse_recipe_options(
@@ -57,7 +61,7 @@ def parse_recipe_command(function: Callable[..., None], verb: str, args: Sequenc
         args[1:],
         f"vidstill {verb} {name}",
         description=f"{(function.__doc__ or '').partition(chr(10))[0]} {_AUTO_HELP if is_auto else ''}",
-        out=Path("runs") / name.replace("-", "_"),
+        out=Path("runs") / name_run(name).replace("-", "_"),
     )
     if recipe is not None:
         return functools.partial(function, change_recipe(recipe, typed), run_config, init, changes=typed)
@@ -72,11 +76,11 @@ def recipes_command(pattern: Positional[str] = "*", /, *, show: str | None = Non
     """List the recipes, or show one: its values, the cost of its model, and the source of its numbers.
 
     Args:
-        pattern: Part of the names, or a pattern such as "amd.*_k400".
-        show: Name of one recipe.
+        pattern: Part of the names, or a pattern such as "amd.*_k400"; FILE.py: the recipes of a file of your own.
+        show: One recipe: a name, FILE.py:NAME, a run directory or JSON file.
     """
     if show is None:
-        recipes = {name: find_recipe(name) for name in list_recipe_names(pattern)}
+        recipes = list_recipes(pattern)
         rows = [
             {"verb": _VERBS[type(recipe)], "name": name, "published_result": recipe.published_result}
             for name, recipe in recipes.items()
@@ -86,10 +90,10 @@ def recipes_command(pattern: Positional[str] = "*", /, *, show: str | None = Non
     if show == AUTO_RECIPE:
         echo(jsons.dumps({"name": AUTO_RECIPE, "description": _AUTO_HELP}, indent=1) if json else _AUTO_HELP)
         return
-    recipe = find_recipe(show)
+    recipe = open_recipe(show)
     cost = {} if isinstance(recipe, PretrainRecipe) else {"cost": compute_recipe_cost(recipe)}
     if json:
-        echo(jsons.dumps(to_dict(recipe) | cost, indent=1))
+        echo(jsons.dumps({"recipe": to_dict(recipe), **cost}, indent=1))
         return
     tables = [format_options(recipe), *cost.values()]
     echo("\n\n".join([*map(format_key_values, tables), *read_recipe_sources(show).values()]))

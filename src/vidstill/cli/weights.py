@@ -28,7 +28,8 @@ from vidstill.pipelines.export.model import ExportConfig
 from vidstill.pipelines.export.onnx import OnnxTarget
 from vidstill.pipelines.export.torch_export import TorchExportTarget
 from vidstill.pipelines.export.write import ExportTarget, write_export
-from vidstill.recipes.recipe import PretrainRecipe, find_recipe
+from vidstill.recipes.recipe import PretrainRecipe
+from vidstill.recipes.sources import open_recipe
 from vidstill.utils.config_io import from_dict
 from vidstill.utils.files import check_output_file
 from vidstill.utils.terminal import align_columns, echo, format_key_values
@@ -119,7 +120,7 @@ def find_encoder(recipe: str | None) -> ViTConfig | None:
     """Return the encoder of a recipe."""
     if recipe is None:
         return None
-    config = find_recipe(recipe)
+    config = open_recipe(recipe)
     return config.method.encoder if isinstance(config, PretrainRecipe) else config.encoder
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from vidstill.methods.common.losses import RegressionLoss, regression_loss, upcast_to_float32
 from vidstill.methods.common.masked_autoencoder import MaskedAutoencoder
-from vidstill.methods.common.masking import Mask, RandomMask, TubeMask
-from vidstill.methods.common.method import Clips
+from vidstill.methods.common.masking import Mask, RandomMask
+from vidstill.methods.common.method import AnyMask, Clips
 from vidstill.methods.common.targets import PixelTarget
 from vidstill.methods.common.teacher import FrozenTeacher, LayerPairs, TeacherConfig, check_layer_pairs
 from vidstill.models.decoder import MAE_DECODER, DecoderConfig
@@ -32,7 +32,7 @@ class DMAEConfig:
     encoder: ViTConfig = IMAGE_BASE
     decoder: DecoderConfig = MAE_DECODER
     teacher: TeacherConfig = TeacherConfig(model=IMAGE_LARGE)
-    mask: RandomMask | TubeMask = RandomMask(ratio=0.75)  # the same for student and teacher
+    mask: AnyMask = RandomMask(ratio=0.75)  # the same for student and teacher
     target: PixelTarget = "input"  # pixels as they enter the encoder; MAE and VideoMAE normalize them
     layer_pairs: LayerPairs = ((9, 18),)  # student's and teacher's blocks, from 1: at three quarters of the depth
     projection: ProjectionKind = "fc-1layer"

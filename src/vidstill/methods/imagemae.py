@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from vidstill.methods.common.masked_autoencoder import MaskedAutoencoder
 from vidstill.methods.common.masking import RandomMask
+from vidstill.methods.common.method import AnyMask
 from vidstill.methods.common.targets import PixelTarget
 from vidstill.models.decoder import MAE_DECODER, DecoderConfig
 from vidstill.models.vit import IMAGE_BASE, ViTConfig
@@ -15,7 +16,7 @@ class ImageMAEConfig:
 
     encoder: ViTConfig = IMAGE_BASE
     decoder: DecoderConfig = MAE_DECODER
-    mask: RandomMask = RandomMask(ratio=0.75)
+    mask: AnyMask = RandomMask(ratio=0.75)
     target: PixelTarget = "per_patch"  # "input": pixels as they enter the encoder
 
     def build(self) -> "ImageMAE":

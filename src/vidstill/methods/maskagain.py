@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from vidstill.methods import maskagain_losses as losses
 from vidstill.methods.common.losses import regression_loss
-from vidstill.methods.common.masking import Mask, TubeMask, build_mask, count_visible
-from vidstill.methods.common.method import Clips, Method
+from vidstill.methods.common.masking import Mask, SlotMask, TubeMask, build_mask, count_visible
+from vidstill.methods.common.method import AnyMask, Clips, Method
 from vidstill.methods.common.targets import PixelTarget, compute_pixel_target
 from vidstill.methods.common.teacher import FrozenTeacher, TeacherConfig, check_layer_pairs
 from vidstill.methods.maskagain_losses import MaskAgainQuirks
@@ -63,7 +63,7 @@ class MaskAgainConfig:
 
     encoder: ViTConfig = BASE
     teacher: TeacherConfig = TeacherConfig(model=BASE)
-    mask: TubeMask = TubeMask(ratio=0.90)
+    mask: AnyMask = TubeMask(ratio=0.90)
     hidden: HiddenConfig = HiddenConfig()
     output: OutputConfig = OutputConfig()
     # phi: maps student and teacher to the teacher's width, if the student's differs, or always (run_kd)
@@ -273,6 +273,11 @@ def _check_config(config: MaskAgainConfig) -> None:
     check_range(1e-6, math.inf, teacher_temperature=output.teacher_temperature)
     if terms.keys().isdisjoint((*_HIDDEN_TERMS, *_OUTPUT_TERMS)):
         raise InputError("MaskAgain learns nothing from its teacher: all its weights are 0; raise one, or use VideoMAE")
+    if "local" in terms and not isinstance(config.mask, TubeMask | SlotMask):
+        raise InputError(
+            "MaskAgain's local loss compares equally many visible tokens of every time step; take --method.mask tube "
+            "or slot, or --method.hidden.local-weight 0"
+        )
     check_layer_pairs("MaskAgain's layers", (config.attention_layers,), student, teacher)
     # With projections and own keys, global and local compare joined heads
     by_head = {"attention", "value"} if config.has_projections and hidden.key_selection == "own" else {*_HIDDEN_TERMS}

@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vidstill.methods.common.losses import RegressionLoss, regression_loss, upcast_to_float32
-from vidstill.methods.common.masking import Mask, RandomMask, TubeMask
-from vidstill.methods.common.method import Clips, Method
+from vidstill.methods.common.masking import Mask, TubeMask
+from vidstill.methods.common.method import AnyMask, Clips, Method
 from vidstill.methods.common.teacher import FrozenTeacher, TeacherConfig, TeacherFrames, extract_features
 from vidstill.models.decoder import Decoder, DecoderConfig
 from vidstill.models.layers import NORM_EPS, init_xavier_weights
@@ -72,7 +72,7 @@ class MVDConfig:
     video: TeacherBranch | None = TeacherBranch(model=BASE)  # None: only the image teacher
     # Beyond the paper: further image or video teachers, each with its own decoder, e.g. RUN 0.5*timm:NAME
     extra: ExtraBranches = ()
-    mask: TubeMask | RandomMask = TubeMask(ratio=0.90)
+    mask: AnyMask = TubeMask(ratio=0.90)
     distillation_tokens: DistillationTokens = "masked"
     image_frames: TeacherFrames = "first"  # frames of each tubelet that image teachers see (released: first)
     normalize_targets: bool = False  # each token's features to zero mean and unit variance (no released script does)

@@ -8,8 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vidstill.methods.common.masked_autoencoder import MaskedAutoencoder
-from vidstill.methods.common.masking import CuboidMask, FrameMask, RandomMask, SlotMask, SpaceMask
-from vidstill.methods.common.method import Clips
+from vidstill.methods.common.masking import RandomMask
+from vidstill.methods.common.method import AnyMask, Clips
 from vidstill.methods.common.targets import PixelTarget, compute_pixel_target
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.layers import init_normal_weights, init_xavier_weights
@@ -59,7 +59,7 @@ class STMAEConfig:
         embed_bias=True,
         attention_bias="qkv",
     )
-    mask: RandomMask | SpaceMask | FrameMask | CuboidMask | SlotMask = RandomMask(ratio=0.90)  # figure 4
+    mask: AnyMask = RandomMask(ratio=0.90)  # figure 4
     target: PixelTarget = "per_patch"  # normalized per tubelet; "input": pixels as they enter the encoder
     predicted_frames: int = 1  # frames of each tubelet that are reconstructed
     released: STMAEQuirks = STMAEQuirks()

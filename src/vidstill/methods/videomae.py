@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from vidstill.methods.common.masked_autoencoder import MaskedAutoencoder
 from vidstill.methods.common.masking import TubeMask
+from vidstill.methods.common.method import AnyMask
 from vidstill.methods.common.targets import PixelTarget
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import BASE, ViTConfig
@@ -15,7 +16,7 @@ class VideoMAEConfig:
 
     encoder: ViTConfig = BASE
     decoder: DecoderConfig = DecoderConfig(dim=384, depth=4, heads=6)
-    mask: TubeMask = TubeMask(ratio=0.90)
+    mask: AnyMask = TubeMask(ratio=0.90)
     target: PixelTarget = "per_channel"  # normalized per tubelet and colour channel; "raw": colours in [0, 1]
 
     def build(self) -> "VideoMAE":

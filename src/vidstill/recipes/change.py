@@ -1,10 +1,13 @@
 """A recipe with some of its fields changed: on the command line, or from Python."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
-from types import UnionType
+from inspect import isabstract
+from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from vidstill.recipes.sources import load_variable
 from vidstill.utils.types import InputError
 
 
@@ -13,11 +16,12 @@ def change_recipe(config: Any, changes: Mapping[str, Any], option: str = "") -> 
 
     Args:
         config: The recipe or a part of it; a class, whose own defaults are taken, for a part that is brought in.
-        changes: Values by field, parts as dicts, `{"schedule": {"epochs": 1}}`; a part of None is `{"": "None"}`.
+        changes: Values by field. For a part, a dict of its fields, in which `""` is its kind: `{"method": {"mask":
+            {"": "random", "ratio": 0.9}}}`; or the kind alone; or None, which leaves the part out.
         option: The option of the part, for messages.
 
     Raises:
-        InputError: The part has no such field, lacks a value, or its values do not go together.
+        InputError: The part has no such field or kind, lacks a value, or its values do not go together.
     """
     config_type = config if isinstance(config, type) else type(config)
     hints, config_fields, values = get_type_hints(config_type), {each.name: each for each in fields(config_type)}, {}
@@ -25,9 +29,11 @@ def change_recipe(config: Any, changes: Mapping[str, Any], option: str = "") -> 
         path = f"{option}.{name.replace('_', '-')}" if option else f"--{name.replace('_', '-')}"
         if name not in config_fields:
             raise InputError(f"{path} is not an option of {config_type.__name__}, which this recipe has; leave it out")
+        if isinstance(value, str) and list_part_types(hints[name]):
+            value = {"": value}
         if isinstance(value, dict):
             part = config_fields[name].default if isinstance(config, type) else getattr(config, name)
-            value = _apply_to_part(part, config_fields[name].default, list_part_types(hints[name]), value, path)
+            value = _change_part(part, config_fields[name].default, hints[name], value, path)
         values[name] = value
     try:
         return config(**values) if isinstance(config, type) else replace(config, **values)
@@ -35,19 +41,88 @@ def change_recipe(config: Any, changes: Mapping[str, Any], option: str = "") -> 
         raise InputError(f"{option} is incomplete: {error}") from None
 
 
-def _apply_to_part(part: Any, default: Any, types: Sequence[type], changes: dict[str, Any], option: str) -> Any:
-    """Return None for `--mixup None`; an absent part begins as its field's default, else as its class."""
-    if "" in changes:
-        if others := [name for name in changes if name]:
-            raise InputError(f"{option}.{others[0].replace('_', '-')} contradicts {option} None; give one of them")
+def _change_part(part: Any, default: Any, annotation: Any, changes: dict[str, Any], option: str) -> Any:
+    """Change a part's kind, then its fields; an absent part begins as its field's default, else as its class."""
+    kind, changes = changes.get(""), {name: value for name, value in changes.items() if name}
+    if kind is not None and is_none(kind, annotation):
+        if changes:
+            name = next(iter(changes)).replace("_", "-")
+            raise InputError(f"{option}.{name} contradicts {option} None; give one of them")
         return None
+    part = part if is_dataclass(part) else default
+    if kind is not None:
+        kind_type = find_kind(annotation, kind, option)
+        return change_recipe(kind_type, {**carry_fields(part, kind_type), **changes}, option)
     if not is_dataclass(part):
-        fitting = (kind for kind in types if changes.keys() <= {each.name for each in fields(kind)})
-        part = default if is_dataclass(default) else next(fitting, types[0])
+        types = list_part_types(annotation)
+        part = next((each for each in types if changes.keys() <= {field.name for field in fields(each)}), types[0])
     return change_recipe(part, changes, option)
+
+
+def is_none(kind: str, annotation: Any) -> bool:
+    """Return whether a typed kind leaves an optional part out."""
+    return kind == "None" and NoneType in get_args(annotation)
 
 
 def list_part_types(annotation: Any) -> tuple[Any, ...]:
     """Return the dataclasses that a field may hold."""
-    kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
-    return tuple(kind for kind in kinds if isinstance(kind, type) and is_dataclass(kind))
+    return tuple(kind for kind in _list_types(annotation) if is_dataclass(kind) and not isabstract(kind))
+
+
+def list_kinds(annotation: Any) -> list[str]:
+    """Return what may be typed for a part itself; nothing, if there is no choice."""
+    own, types = ["FILE.py:CLASS"] if _find_protocol(annotation) else [], list_part_types(annotation)
+    kinds = list(map(get_kind, types)) if own or len(types) > 1 else []
+    return [*kinds, *own, *(["None"] if NoneType in get_args(annotation) else [])]
+
+
+def get_kind(config_type: type) -> str:
+    """Return a class's name without its last word: RandomMask is `random`, RandomResizedCrop `random_resized`."""
+    name = re.sub(r"(?<!^)[A-Z][a-z]+$", "", config_type.__name__)
+    return re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def find_kind(annotation: Any, kind: str, option: str) -> type:
+    """Return the class that a kind names, or the user's own: `FILE.py:CLASS`, `package.module:CLASS`.
+
+    Args:
+        annotation: Of the field.
+        kind: What was typed; capitals do not matter.
+        option: The field's option, for messages.
+
+    Raises:
+        InputError: There is no such kind, or the user's class does not fit.
+    """
+    types, protocol = {get_kind(each): each for each in list_part_types(annotation)}, _find_protocol(annotation)
+    kinds, name = list_kinds(annotation), kind.lower().replace("-", "_")
+    if kinds and name in types:
+        return types[name]
+    if protocol is not None and ":" in kind:
+        own = load_variable(kind)
+        if not (isinstance(own, type) and is_dataclass(own) and issubclass(own, protocol)):
+            raise InputError(f"{kind} cannot be {option}; it must be {protocol.__doc__.partition('.')[0].lower()}")
+        return own
+    if kinds:
+        raise InputError(f"there is no {option} {kind!r}; it takes {', '.join(kinds)}")
+    always = f"is always {' or '.join(types)} in this recipe" if types else "takes no value"
+    raise InputError(f"{option} {kind}: this part {always}; its fields are options, see --help")
+
+
+def carry_fields(part: Any, kind: type) -> dict[str, Any]:
+    """Return the values that a part and another kind of it have in common: fields of the same name and type."""
+    if not is_dataclass(part):
+        return {}
+    before, after = get_type_hints(type(part)), get_type_hints(kind)
+    names = [each.name for each in fields(kind) if each.init and each.name in before]
+    alike = [name for name in names if before[name] == after[name] or (before[name], after[name]) == (int, float)]
+    return {name: getattr(part, name) for name in alike}
+
+
+def _list_types(annotation: Any) -> tuple[type, ...]:
+    types = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    return tuple(each for each in types if isinstance(each, type))
+
+
+def _find_protocol(annotation: Any) -> Any:
+    """Return the protocol that classes of the user's own must fit, if the field may hold them."""
+    return next((each for each in _list_types(annotation) if getattr(each, "_is_protocol", False)), None)

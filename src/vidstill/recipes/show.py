@@ -1,15 +1,16 @@
 """A recipe in print: its options, its model's cost, and the source lines that its numbers are from."""
 
 import ast
-import importlib
 import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from itertools import takewhile
+from types import ModuleType
 from typing import Any
 
-from vidstill.recipes.recipe import NUM_CLASSES, DetectionRecipe, FinetuneRecipe, find_recipe, list_families
+from vidstill.recipes.recipe import NUM_CLASSES, DetectionRecipe, FinetuneRecipe
+from vidstill.recipes.sources import find_definition
 from vidstill.utils.flops import ModelCost, compute_model_cost
 
 
@@ -63,49 +64,54 @@ def _format_cost(cost: ModelCost, noun: str) -> dict[str, float]:
     }
 
 
-def read_recipe_sources(name: str) -> dict[str, str]:
-    """Return by file, the recipe's own first, the file's docstring, the recipe's lines, and those that they refer to.
+def read_recipe_sources(source: str) -> dict[str, str]:
+    """Return by module, the recipe's own first, its docstring, the recipe's lines, and those that they refer to.
+
+    A recipe of a run directory or JSON file has none.
 
     Raises:
         InputError: There is no such recipe.
     """
-    find_recipe(name)
-    family, _, variant = name.replace("-", "_").partition(".")
+    definition = find_definition(source)
     files: dict[str, _RecipeFile] = {}
-    todo = [(family, variant)]
+    todo = [definition] if definition else []
     while todo:
-        family, variable = todo.pop()
-        file = files.setdefault(family, _RecipeFile(family))
+        module, variable = todo.pop()
+        file = files.setdefault(module.__name__.rpartition(".")[2], _RecipeFile(module))
         todo += file.select(variable)
     return {family: str(file) for family, file in files.items()}
 
 
 class _RecipeFile:
-    """A file of recipes, and its selected definitions."""
+    """A module of recipes, and its selected definitions."""
 
-    def __init__(self, family: str):
-        self.family, text = family, inspect.getsource(importlib.import_module(f"{__package__}.{family}"))
-        self.lines, (docstring, *statements) = text.splitlines(), ast.parse(text).body
-        self.selection = [docstring]
-        self.definitions = {
-            name.id if isinstance(name, ast.Name) else name.name: node
-            for node in statements
-            if isinstance(node, ast.FunctionDef | ast.Assign)
-            for name in ([node] if isinstance(node, ast.FunctionDef) else ast.walk(node.targets[0]))
-            if isinstance(name, ast.Name | ast.FunctionDef)
-        }
+    def __init__(self, module: ModuleType):
+        self.module, text = module, inspect.getsource(module)
+        self.lines, statements = text.splitlines(), ast.parse(text).body
+        self.selection: list[ast.stmt] = [
+            each for each in statements[:1] if isinstance(each, ast.Expr)
+        ]  # the docstring
+        self.definitions: dict[str, ast.stmt] = {}
+        for node in statements:
+            if isinstance(node, ast.FunctionDef):
+                self.definitions[node.name] = node
+            elif isinstance(node, ast.Assign | ast.AnnAssign):
+                target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+                self.definitions |= {name.id: node for name in ast.walk(target) if isinstance(name, ast.Name)}
 
-    def select(self, variable: str) -> list[tuple[str, str]]:
-        """Select a variable's definition; return the variables that it refers to, by file."""
+    def select(self, variable: str) -> list[tuple[ModuleType, str]]:
+        """Select a variable's definition; return the variables that it refers to, by module."""
         definition = self.definitions.get(variable)
         if definition is None or definition in self.selection:
             return []
         self.selection.append(definition)
-        nodes, families = list(ast.walk(definition)), list_families()
-        return [(self.family, node.id) for node in nodes if isinstance(node, ast.Name)] + [
-            (node.value.id, node.attr)
-            for node in nodes
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in families
+        nodes, variables = list(ast.walk(definition)), vars(self.module)
+        others = [node for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)]
+        modules = [variables.get(node.value.id) for node in others if isinstance(node.value, ast.Name)]
+        return [(self.module, node.id) for node in nodes if isinstance(node, ast.Name)] + [
+            (module, node.attr)
+            for module, node in zip(modules, others, strict=True)
+            if inspect.ismodule(module) and module.__name__.startswith(f"{__package__}.")
         ]
 
     def __str__(self) -> str:

@@ -1,11 +1,14 @@
 """Configurations as plain JSON and back, as run directories and weight files hold them."""
 
+import ast
 import dataclasses
 import difflib
 import importlib
+import sys
 import types
 import typing
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from vidstill.utils.types import InputError
@@ -29,29 +32,35 @@ def to_dict(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} {value!r} cannot be written as plain JSON")
 
 
-def from_dict(expected_type: type[T], value: Any) -> T:
+def from_dict(expected_type: type[T], value: Any, *, own_classes: bool = False) -> T:
     """Return the configuration that `to_dict` wrote; missing fields take their defaults.
 
-    Only dataclasses of this package are made: nothing in the file is executed.
+    Only dataclasses are made: nothing in the file is executed.
+
+    Args:
+        expected_type: The dataclass.
+        value: What was read from the file.
+        own_classes: Import dataclasses of other modules than this package's too. Only for a file that the user names
+            as a recipe: never for weights, which are passed on.
 
     Raises:
         InputError: A field, a class or a value is unknown to this version.
     """
-    return _parse_value(expected_type, value, expected_type.__name__)
+    return _parse_value(expected_type, value, expected_type.__name__, own_classes)
 
 
-def _parse_value(expected: Any, value: Any, where: str) -> Any:
+def _parse_value(expected: Any, value: Any, where: str, own_classes: bool) -> Any:
     origin, args = typing.get_origin(expected), typing.get_args(expected)
     if isinstance(value, dict) and _CLASS_KEY in value:
-        config_class = _import_class(value[_CLASS_KEY], where)
+        config_class = _import_class(value[_CLASS_KEY], where, own_classes)
         allowed = args if origin in (types.UnionType, typing.Union) else (expected,)
         if not any(each is Any or (isinstance(each, type) and issubclass(config_class, each)) for each in allowed):
             raise InputError(f"{where} is a {config_class.__name__}, which is not allowed there")
-        return _build_instance(config_class, value, where)
+        return _build_instance(config_class, value, where, own_classes)
     if isinstance(expected, type) and dataclasses.is_dataclass(expected):
         if not isinstance(value, dict):
             raise InputError(f"{where} is {value!r}; it must hold the fields of a {expected.__name__}")
-        return _build_instance(expected, value, where)
+        return _build_instance(expected, value, where, own_classes)
     if origin is Literal:
         if value not in args:
             raise InputError(f"{where} is {value!r}; it must be one of {', '.join(map(repr, args))}")
@@ -61,7 +70,7 @@ def _parse_value(expected: Any, value: Any, where: str) -> Any:
             return None
         for member_type in (each for each in args if each is not type(None)):
             try:
-                return _parse_value(member_type, value, where)
+                return _parse_value(member_type, value, where, own_classes)
             except InputError as error:
                 last_error = error
         raise last_error
@@ -71,7 +80,7 @@ def _parse_value(expected: Any, value: Any, where: str) -> Any:
         item_types = [args[0]] * len(value) if args[1:] == (...,) else args
         if len(item_types) != len(value):
             raise InputError(f"{where} has {len(value)} entries; it must have {len(item_types)}")
-        return tuple(_parse_value(kind, item, where) for kind, item in zip(item_types, value, strict=True))
+        return tuple(_parse_value(kind, item, where, own_classes) for kind, item in zip(item_types, value, strict=True))
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if expected in (bool, int, float, str) and type(value) is not expected:
@@ -79,21 +88,49 @@ def _parse_value(expected: Any, value: Any, where: str) -> Any:
     return value
 
 
-def _import_class(name: Any, where: str) -> type:
+def _import_class(name: Any, where: str, own_classes: bool) -> type:
     module, _, qualname = str(name).partition(":")
-    if not module.startswith("vidstill."):
+    is_own = module.startswith("vidstill.")
+    if not (is_own or own_classes):
         raise InputError(f"{where} is of the class {name!r}, which is not vidstill's; the file is not to be trusted")
+    if not (is_own or _defines_class(module, qualname)):
+        raise InputError(
+            f"{where} is of the class {name!r}, which no module here defines; run in the directory of its file, or "
+            "install its package"
+        )
     try:
         config_class = getattr(importlib.import_module(module), qualname)
-    except (ImportError, AttributeError):
+    except Exception as error:
+        if not is_own:
+            raise InputError(f"{module} cannot be imported: {type(error).__name__}: {error}") from error
+        if not isinstance(error, ImportError | AttributeError):
+            raise
         raise InputError(f"{where} is of the class {name!r}, which this version of vidstill does not have") from None
-    is_own = isinstance(config_class, type) and config_class.__module__.startswith("vidstill.")  # not one it imports
-    if not (is_own and dataclasses.is_dataclass(config_class)):
+    is_defined = isinstance(config_class, type) and config_class.__module__ == module  # not one that it imports
+    if not (is_defined and dataclasses.is_dataclass(config_class)):
         raise InputError(f"{where} is of the class {name!r}, which is not a configuration")
     return typing.cast(type, config_class)
 
 
-def _build_instance(config_class: type, data: dict[str, Any], where: str) -> Any:
+def _defines_class(module: str, name: str) -> bool:
+    """Return whether a module's source file defines a class, without importing the module or its packages."""
+    path, spec, parts = None, None, module.split(".")
+    for end in range(1, len(parts) + 1):
+        finders = (finder.find_spec(".".join(parts[:end]), path) for finder in sys.meta_path)
+        spec = next((each for each in finders if each is not None), None)
+        if spec is None:
+            return False
+        path = spec.submodule_search_locations
+    if spec is None or not str(spec.origin).endswith(".py"):
+        return False
+    try:
+        tree = ast.parse(Path(str(spec.origin)).read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return any(isinstance(node, ast.ClassDef) and node.name == name for node in tree.body)
+
+
+def _build_instance(config_class: type, data: dict[str, Any], where: str, own_classes: bool) -> Any:
     hints = typing.get_type_hints(config_class)
     names = [f.name for f in dataclasses.fields(config_class)]
     values = {}
@@ -102,7 +139,7 @@ def _build_instance(config_class: type, data: dict[str, Any], where: str) -> Any
             continue
         if name not in names:
             raise InputError(f"{where} has no field {name!r}{suggest_names(name, names)}")
-        values[name] = _parse_value(hints[name], item, f"{where}.{name}")
+        values[name] = _parse_value(hints[name], item, f"{where}.{name}", own_classes)
     try:
         return config_class(**values)
     except TypeError as error:

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vidstill.methods.common.masking import Mask
+from vidstill.methods.common.masking import CuboidMask, FrameMask, Mask, RandomMask, SlotMask, SpaceMask, TubeMask
 from vidstill.models.vit import ViT, ViTConfig
 from vidstill.utils.types import Grid, Output
 
@@ -16,10 +16,14 @@ Clips = Float[Tensor, "b 3 t h w"]
 
 @runtime_checkable
 class MaskConfig(Protocol):
-    """A frozen dataclass that says which tokens are masked: see masking.py."""
+    """A dataclass with the method `draw(seeds, grid) -> Mask`. See masking.py."""
 
     def draw(self, seeds: Int[Tensor, "b"], grid: Grid) -> Mask:
         """Draw one mask per seed."""
+
+
+AnyMask = RandomMask | TubeMask | SpaceMask | FrameMask | SlotMask | CuboidMask | MaskConfig
+"""What most methods draw: a mask of masking.py, or one of the user's own."""
 
 
 @runtime_checkable
