@@ -30,7 +30,7 @@ from vidstill.pipelines.train.detector import run_detector_training
 from vidstill.pipelines.trained_models import load_detector
 from vidstill.recipes.recipe import DetectionRecipe
 from vidstill.tasks.metrics.ava_map import MatchingOrder, format_frame_map
-from vidstill.utils.files import TEST_FILE, make_file_stems
+from vidstill.utils.files import TEST_FILE
 from vidstill.utils.terminal import echo, echo_skipped, show_progress_bar
 from vidstill.utils.text import format_one_line, pluralize
 from vidstill.utils.types import InputError, check_range
@@ -196,7 +196,7 @@ def detect_predict_command(
         start_second=start_second,
         interval=interval,
     )
-    formatter = DetectionFormatter(detector, topk, min_action_score, interval, start_second)
+    formatter = DetectionFormatter(detector, topk, min_action_score, selection.stems, interval, start_second)
     _detect_videos(request, output, formatter, selection, json)
 
 
@@ -207,7 +207,6 @@ def _detect_videos(
     runtime, rows = request.runtime, videos.manifest.rows
     share: dict[str, VideoDetections] = {}
     skipped = dict(videos.skipped)
-    stems = make_file_stems(videos.names)
     for index in range(runtime.rank, len(rows), runtime.world_size):
         name, number = videos.names[index], f" {index + 1} of {len(rows)}" if len(rows) > 1 else ""
         try:
@@ -218,17 +217,19 @@ def _detect_videos(
             continue
         if output.format in ("folder", "mp4"):
             if runtime.is_main and not share:
-                output.write_summary(formatter, videos.names, skipped)
+                output.write_summary(formatter, (), skipped)  # by which the folder is known as one of detections
             with show_progress_bar(f"drawing{number}", visible=runtime.is_main) as progress:
-                output.write_video(formatter, detections, stems[index], progress)
+                output.write_video(formatter, detections, videos.stems[name], progress)
         keep = json or output.format != "folder"
         share[name] = detections if keep else replace(detections, tracks=PersonTracks(()))
+        if runtime.is_main:
+            output.write_summary(formatter, share, skipped)
     every, skipped = gather(runtime, share), gather(runtime, skipped)
     if not runtime.is_main:
         return
     if not every:
         raise InputError(f"none of {len(skipped)} videos can be used; {next(iter(skipped.values()))}")
     results = list(every.values())
-    output.write_summary(formatter, list(every), skipped)
+    output.write_summary(formatter, every, skipped)
     output.write_all(formatter, results, skipped)
     echo_results(output, formatter, results, skipped, json=json)

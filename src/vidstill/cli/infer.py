@@ -28,7 +28,6 @@ from vidstill.pipelines.infer.writers.feature_store import FormatName
 from vidstill.pipelines.infer.writers.outputs import OutputWriter, PredictionOutput
 from vidstill.pipelines.infer.writers.text import Formatter, PredictionFormatter, describe_videos
 from vidstill.pipelines.run_config import Workers
-from vidstill.utils.files import make_file_stems
 from vidstill.utils.terminal import echo, echo_skipped, show_progress_bar
 from vidstill.utils.text import format_one_line, pluralize
 from vidstill.utils.types import check_range
@@ -82,7 +81,7 @@ def predict_command(
     if encoder.runtime.is_main and output.format == "folder":
         output.write_all(formatter, predictions.videos, predictions.skipped)
     if over_time:
-        predictions = _predict_timelines(encoder, predictions, windows, workers, output, formatter)
+        predictions = _predict_timelines(encoder, predictions, windows, workers, output, formatter, selection.stems)
     if encoder.runtime.is_main:  # the other ranks exit with 0: if one failed first, torchrun would end this one
         if output.format != "folder":
             output.write_all(formatter, predictions.videos, predictions.skipped)
@@ -96,10 +95,10 @@ def _predict_timelines(
     workers: Workers,
     output: PredictionOutput,
     formatter: PredictionFormatter,
+    stems: Mapping[str, str],
 ) -> Predictions:
     """Add the timelines; those of a folder are written one after the other and are not kept."""
-    runtime, names = encoder.runtime, [each.video for each in predictions.videos]
-    stems = dict(zip(names, make_file_stems(names), strict=True))
+    runtime = encoder.runtime
     share: dict[str, VideoPrediction] = {}
     with show_progress_bar("timelines", visible=runtime.is_main) as progress:
         for each in predict_timelines(encoder, predictions, config, workers=workers, progress=progress):
@@ -108,7 +107,7 @@ def _predict_timelines(
             share[each.video] = replace(each, timeline=None) if output.format == "folder" else each
     if output.format != "folder" and output.needs_timeline and runtime.is_main:
         with show_progress_bar("drawing") as progress:
-            output.write_video(formatter, share[names[0]], "", progress)
+            output.write_video(formatter, share[predictions.videos[0].video], "", progress)
     return replace(predictions, videos=tuple(gather(runtime, share).values()))
 
 

@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import subprocess
+import sys
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -284,6 +286,57 @@ def test_a_folder_has_all_files_of_each_video_and_can_be_written_again(capsys, m
     assert {path.name for path in (tmp_path / "out").iterdir()} == names | {"detections.json"}
     summary = json.loads((tmp_path / "out" / "detections.json").read_text())
     assert [each["files"] for each in summary["videos"]] == ["clip", "other"]
+
+
+@pytest.fixture
+def equal_names(clip, tmp_path):
+    """Three videos of one name, of which the first is broken; and boxes for the others."""
+    for folder in "abc":
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        (tmp_path / "in" / folder / "x.mp4").write_bytes(b"no video" if folder == "a" else clip.read_bytes())
+    boxes = "".join(f"{folder}/x,0,0.1,0.2,0.4,0.9,,0.9\n" for folder in "bc")
+    (tmp_path / "boxes.csv").write_text(boxes)
+    return tmp_path / "in"
+
+
+def check_index(folder: Path) -> list[str]:
+    """Check that the index names files of the very videos, and return these."""
+    videos = json.loads((folder / "detections.json").read_text())["videos"]
+    for each in videos:
+        assert json.loads((folder / f"{each['files']}.json").read_text())["video"] == each["video"]
+        assert {row.split(",")[0] for row in (folder / f"{each['files']}.csv").read_text().split()} == {each["files"]}
+        assert (folder / f"{each['files']}.mp4").is_file()
+    return [each["video"] for each in videos]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_videos_of_one_name_have_files_of_their_own_whichever_is_broken(model, equal_names, tmp_path, processes):
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if processes == 2 else []
+    command = [*launcher, "-m", "vidstill.cli", "detect", "predict", str(model), str(equal_names)]
+    command += ["--person-boxes", str(tmp_path / "boxes.csv"), "--precision", "fp32", "--out"]
+    for out in ("out", "out", "all.csv"):
+        run = subprocess.run([sys.executable, *command, str(tmp_path / out)], capture_output=True, text=True)
+        assert "skipped or incomplete: 1 video" in run.stdout, run.stderr
+    assert check_index(tmp_path / "out") == ["b/x.mp4", "c/x.mp4"]
+    assert {path.name for path in (tmp_path / "out").glob("*.mp4")} == {"x-2.mp4", "x-3.mp4"}
+    assert {row.split(",")[0] for row in (tmp_path / "all.csv").read_text().split()} == {"x-2", "x-3"}
+
+
+def test_index_of_an_interrupted_command_names_the_files_that_are_there(model, equal_names, tmp_path, monkeypatch):
+    def stop_at_the_third(request, name, row, *, progress):
+        if name == "c/x.mp4":
+            raise KeyboardInterrupt
+        return detect_video(request, name, row, progress=progress)
+
+    monkeypatch.setattr("vidstill.cli.detect.detect_video", stop_at_the_third)
+    options = {"person_boxes": str(tmp_path / "boxes.csv"), "out": tmp_path / "out"}
+    with pytest.raises(KeyboardInterrupt):
+        ask(model, equal_names, **options)
+    assert check_index(tmp_path / "out") == ["b/x.mp4"]
+    monkeypatch.undo()
+    with pytest.raises(SystemExit):
+        ask(model, equal_names, **options)
+    assert check_index(tmp_path / "out") == ["b/x.mp4", "c/x.mp4"]
 
 
 def test_the_table_has_a_line_for_each_box(capsys, model, clip, persons):

@@ -323,6 +323,18 @@ def test_odd_names_stay_in_the_folder(model, clip, tmp_path):
     assert sorted(answers) == sorted(names)
 
 
+def test_videos_of_one_name_keep_their_files_when_the_first_is_broken(model, clip, tmp_path):
+    for folder in "ab":
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        (tmp_path / "in" / folder / "x.mp4").write_bytes(clip.read_bytes())
+    assert predict(model, tmp_path / "in", out=tmp_path / "out") == 0
+    both = {name: (tmp_path / "out" / name).read_bytes() for name in below(tmp_path / "out")}
+    (tmp_path / "in/a/x.mp4").write_bytes(b"no video")
+    assert predict(model, tmp_path / "in", out=tmp_path / "out") == 1
+    assert (tmp_path / "out/x-2.json").read_bytes() == both["x-2.json"]
+    assert [line["video"] for line in table(tmp_path / "out" / PREDICTIONS_FILE)] == ["b/x.mp4"]
+
+
 @given(st.lists(st.text(max_size=80), unique=True, max_size=6))
 def test_every_video_has_a_file_of_its_own_inside_the_folder(names):
     result = make_file_stems(names)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 from vidstill.data.decode.images import IMAGE_EXTENSIONS, is_image_file
@@ -13,6 +14,7 @@ from vidstill.data.manifest.open import list_splits, open_manifest
 from vidstill.data.manifest.table import VideoRow, VideoTable
 from vidstill.data.storage.fetch import PathOrUrl, ShardMember, StorageUnreachable, parse_path, source_name
 from vidstill.data.storage.filesystem import base_name, is_file, parent_path
+from vidstill.utils.files import make_file_stems
 from vidstill.utils.types import InputError
 
 SplitChoice = Literal["all", "train", "val"]
@@ -35,6 +37,11 @@ class VideoSelection:
     splits: tuple[str, ...]
     names: tuple[str, ...]
     skipped: Mapping[str, str]
+
+    @cached_property
+    def stems(self) -> dict[str, str]:
+        """File name without suffix of each video's own files, by its name; all different."""
+        return dict(zip(self.names, make_file_stems(self.names), strict=True))
 
 
 def find_videos(

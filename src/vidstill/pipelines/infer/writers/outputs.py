@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from vidstill.pipelines.infer.writers.text import (
     PredictionFormatter,
     describe_videos,
 )
-from vidstill.utils.files import check_output_dir, check_output_file, make_file_stems, write_bytes
+from vidstill.utils.files import check_output_dir, check_output_file, write_bytes
 from vidstill.utils.text import pluralize
 from vidstill.utils.types import InputError
 
@@ -84,8 +84,7 @@ class OutputWriter:
             check_output_file(path)
         if self.out is not None and self.format == "folder":
             check_output_dir(self.out, self.kind, self.folder_file)
-            stems = make_file_stems(videos.names)
-            paths += [self.out / f"{stem}{suffix}" for stem in stems for suffix in self.video_suffixes]
+            paths += [self.out / f"{stem}{suffix}" for stem in videos.stems.values() for suffix in self.video_suffixes]
         inputs = {os.path.realpath(row.source) for row in videos.manifest.rows if isinstance(row.source, Path)}
         for path in paths:
             if os.path.realpath(path) in inputs:
@@ -219,10 +218,10 @@ class DetectionOutput(OutputWriter):
     def _has_whole_seconds(self) -> bool:
         return float(self.interval).is_integer()
 
-    def write_summary(self, formatter: DetectionFormatter, names: Sequence[str], skipped: Mapping[str, str]) -> None:
-        """Write the list of a folder's files."""
+    def write_summary(self, formatter: DetectionFormatter, names: Iterable[str], skipped: Mapping[str, str]) -> None:
+        """Write the list of a folder's files, those of the named videos."""
         if self.out is not None and self.format == "folder":
-            files = [{"video": name, "files": stem} for name, stem in zip(names, make_file_stems(names), strict=True)]
+            files = [{"video": name, "files": formatter.stems[name]} for name in names]
             summary = {**describe_videos(formatter, (), skipped), "videos": files}
             write_bytes(self.out / DETECTIONS_SUMMARY_FILE, self.encode_json(summary))
 

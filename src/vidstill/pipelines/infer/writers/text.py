@@ -17,7 +17,6 @@ from vidstill.pipelines.infer.encoder import VideoEncoder
 from vidstill.pipelines.infer.predict import VideoPrediction
 from vidstill.pipelines.trained_models import LoadedDetector
 from vidstill.tasks.results import format_csv
-from vidstill.utils.files import make_file_stems
 from vidstill.utils.terminal import align_columns
 from vidstill.utils.text import format_one_line, pluralize
 
@@ -164,12 +163,14 @@ class DetectionFormatter:
         topk: Actions that are named at most.
         min_score: Actions with this score or more are named.
         interval: Seconds from one key frame to the next.
+        stems: What AVA's rows call each video: as its files in a folder.
         start_second: The second of AVA's rows at which the videos begin.
     """
 
     detector: LoadedDetector
     topk: int
     min_score: float
+    stems: Mapping[str, str]
     interval: float = 1.0
     start_second: int = 0
 
@@ -209,7 +210,7 @@ class DetectionFormatter:
             }
 
     def format_csv(self, videos: Sequence[VideoDetections]) -> Iterable[bytes]:
-        """Return AVA's rows: every action of every box; a video is called as its files in a folder."""
+        """Return AVA's rows: every action of every box."""
         keyframes = [
             (video, self.start_second + number * int(self.interval), keyframe)
             for video, each in enumerate(videos)
@@ -218,7 +219,7 @@ class DetectionFormatter:
         counts = [len(keyframe.boxes) for _, _, keyframe in keyframes]
         no_scores = np.zeros((0, len(self.detector.actions)), np.float32)
         scores = BoxScores(
-            tuple(make_file_stems([each.video for each in videos])),
+            tuple(self.stems[each.video] for each in videos),
             np.repeat(np.array([video for video, _, _ in keyframes], np.int32), counts),
             np.repeat(np.array([second for _, second, _ in keyframes], np.int32), counts),
             np.concatenate([np.zeros((0, 4)), *(keyframe.boxes for _, _, keyframe in keyframes)]),
