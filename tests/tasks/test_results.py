@@ -43,6 +43,7 @@ def test_the_numbers_are_those_counted_by_hand(result):
     assert metrics == json.loads(json.dumps(metrics, allow_nan=False))
     assert metrics["top1"] == pytest.approx(100 * 2 / 6)
     assert metrics["top5"] == 100
+    assert metrics["majority_baseline"] == pytest.approx(100 * 3 / 6)  # always "left"
     assert metrics["mean_class_accuracy"] == pytest.approx(100 * (1 / 3 + 1 + 0) / 3)  # no video is of the last class
     assert (metrics["videos"], metrics["missing"], metrics["broken_videos"]) == (6, 3, ["-broken.mp4 is cut off"])
     counts = [(each["name"], each["videos"], each["hits"]) for each in metrics["classes"]]
@@ -120,7 +121,9 @@ def test_several_labels_score_the_mean_average_precision():
     assert metrics["mean_average_precision"] == pytest.approx(100 * (bend + fall + run) / 3)
     assert metrics["hit_at_1"] == 75  # the second is predicted as bend
     assert [each["videos"] for each in metrics["classes"]] == [2, 2, 1]
-    assert "mean average precision" in format_classification_result(metrics)
+    assert metrics["constant_score_baseline"] == pytest.approx(100 * (2 / 4 + 2 / 4 + 1 / 4) / 3)
+    text = format_classification_result(metrics)
+    assert "mean average precision  72.2 % (the same scores for every video: 41.7 %)\n" in text
 
 
 def test_a_class_without_videos_is_not_part_of_the_mean():
@@ -141,17 +144,64 @@ def test_every_video_has_a_line_with_its_labels_and_a_broken_one_its_error():
 # ---- Summary --------------------------------------------------------------------------------------------------------
 
 
-def test_the_summary_names_the_three_worst_classes(result):
+def build_result(labels: list[int], predictions: list[int], classes=("left", "right")) -> SingleLabelResult:
+    rows = VideoTable.from_rows(VideoRow(Path(f"videos/{number}.mp4"), label) for number, label in enumerate(labels))
+    manifest = Manifest(rows, classes, "made up", Path("videos"), "")
+    scores = torch.eye(len(classes), dtype=torch.float64)[predictions]
+    return SingleLabelResult(manifest, classes, tuple(range(len(labels))), scores, {})
+
+
+def summarize(*args, **kwargs) -> str:
+    return format_classification_result(json.loads(json.dumps(build_result(*args, **kwargs).to_dict())))
+
+
+def test_the_summary_names_the_three_worst_classes_one_a_line():
+    labels = [4] * 12 + [0, 0, 1, 2, 2, 2, 3, 3, 3]
+    predictions = [4] * 5 + [7] * 6 + [0] + [0, 1, 1, 2, 2, 2, 0, 1, 2]
+    lines = summarize(labels, predictions, tuple("01234567")).splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("worst classes"))
+    assert [line[21:] for line in lines[first:]] == [
+        '"3": 0 of 3 correct (0.0 %), most often predicted "0"',  # and once each "1" and "2"
+        '"4": 5 of 12 correct (41.7 %), mostly predicted "7"',
+        '"0": 1 of 2 correct (50.0 %), mostly predicted "1"',
+    ]
+    assert all(line[:21].isspace() for line in lines[first + 1 :])
+
+
+def test_the_summary_names_no_class_without_a_mistake(result):
+    assert '"right": ' not in format_classification_result(result.to_dict())
+    assert "worst" not in summarize([0, 1], [0, 1])
+
+
+def test_the_summary_has_the_baseline_of_the_test_set_beside_top1(result):
     text = format_classification_result(result.to_dict())
-    assert "top1                 33.33 %\n" in text
+    assert 'top-1                33.3 % (always answering "left": 50.0 %)\n' in text
     assert "6 scored, 1 broken, 3 missing" in text
-    worst = text.splitlines()[-1]
-    assert worst.endswith("up 0.0 % of 2, predicted as left; left 33.3 % of 3, predicted as right; right 100.0 % of 1")
-    assert len(text.splitlines()) < 10
 
 
-def test_the_summary_names_no_class_of_two_and_replaces_unprintable_names(result):
+def test_top5_is_shown_from_six_classes_on():
+    assert "top-5" not in summarize([0, 1], [0, 1], tuple("abcde"))
+    assert "top-5" in summarize([0, 1], [0, 1], tuple("abcdef"))
+
+
+def test_the_summary_replaces_unprintable_names(result):
     metrics = result.to_dict()
-    assert "worst" not in format_classification_result({**metrics, "classes": metrics["classes"][:2]})
-    classes = [{**each, "name": f"\x1b[31m\udcff\n{each['name']}", "predicted": {}} for each in metrics["classes"]]
+    classes = [{**each, "name": f"\x1b[31m\udcff\n{each['name']}"} for each in metrics["classes"]]
     assert "\x1b" not in format_classification_result({**metrics, "classes": classes}).encode("utf-8").decode()
+
+
+@pytest.mark.parametrize(
+    ("labels", "predictions", "warning"),
+    [
+        ([0, 0, 0, 1, 1, 1], [1] * 6, 'the model answers "right" for every video, and 3 of 6 are of this class; train'),
+        ([0] * 10, [1] * 10, ""),  # one class is tested
+        ([0] * 10 + [1] * 10, [1] * 19 + [0], 'the model answers "right" for 19 of 20 videos, and 10 of 20 are'),
+        ([0] * 10 + [1] * 10, [1] * 17 + [0] * 3, ""),
+        ([0] * 3 + [1] * 17, [1] * 19 + [0], ""),  # as unbalanced as the test set
+        ([0] * 3 + [1] * 17, [1] * 20, 'the model answers "right" for every video, and 17 of 20 are of this class'),
+    ],
+)
+def test_a_model_that_answers_one_class_is_warned_of(labels, predictions, warning):
+    text = summarize(labels, predictions)
+    assert ("\nwarning " in text) == bool(warning)
+    assert warning in text

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,14 @@ from vidstill.utils.terminal import format_key_values
 from vidstill.utils.text import format_one_line
 
 _NUM_WORST_CLASSES = 3  # in the summary
+_TITLES = {  # of the numbers in the summary
+    "top1": "top-1",
+    "top5": "top-5",
+    "mean_class_accuracy": "mean class accuracy",
+    "calibration_error": "calibration error",
+    "mean_average_precision": "mean average precision",
+    "hit_at_1": "hit at 1",
+}
 
 
 @dataclass(frozen=True)
@@ -114,6 +123,7 @@ class SingleLabelResult(ClassificationResult):
     def to_dict(self) -> dict[str, Any]:
         return {
             **super().to_dict(),
+            "majority_baseline": self.accuracy.majority_baseline,
             "mean_class_accuracy": self.accuracy.mean_class_accuracy,
             "calibration_error": compute_calibration_error(self.scores, self.labels),
             "negative_log_likelihood": compute_negative_log_likelihood(self.scores, self.labels),
@@ -159,6 +169,11 @@ class MultiLabelResult(ClassificationResult):
             "hit_at_1": 100 * hits.item(),
         }
 
+    def to_dict(self) -> dict[str, Any]:
+        same_scores = torch.zeros_like(self.scores)  # for every video: each class's precision is its share of them
+        baseline = compute_mean_average_precision(same_scores, self.targets)
+        return {**super().to_dict(), "constant_score_baseline": baseline}
+
     def describe_classes(self) -> list[dict[str, Any]]:
         videos = self.targets.sum(dim=0).tolist()
         precisions = (100 * compute_average_precisions(self.scores, self.targets)).tolist()
@@ -175,25 +190,56 @@ class MultiLabelResult(ClassificationResult):
 
 def format_classification_result(metrics: Mapping[str, Any]) -> str:
     """Return the numbers of `ClassificationResult.to_dict` as a few lines; what is missing is left out."""
-    names = ("top1", "top5", "mean_class_accuracy", "calibration_error", "mean_average_precision", "hit_at_1")
-    lines = {name.replace("_", " "): f"{round(metrics[name], 2)} %" for name in names if name in metrics}
+    classes, noun = metrics.get("classes", ()), metrics.get("noun", "video")
+    titles = {name: title for name, title in _TITLES.items() if name in metrics}
+    if len(classes) <= 5:
+        titles.pop("top5", None)  # it is 100 %, whatever the model answers
+    lines = {title: f"{metrics[name]:.1f} %" for name, title in titles.items()}
+    if "majority_baseline" in metrics:
+        most_frequent = max(classes, key=itemgetter("videos"))["name"]
+        lines["top-1"] += f" (always answering {_quote(most_frequent)}: {metrics['majority_baseline']:.1f} %)"
+    if "constant_score_baseline" in metrics:
+        baseline = f"the same scores for every {noun}: {metrics['constant_score_baseline']:.1f} %"
+        lines[_TITLES["mean_average_precision"]] += f" ({baseline})"
     if "videos" in metrics:
         num_broken = len(metrics["broken_videos"])
-        lines["videos"] = f"{metrics['videos']} scored, {num_broken} broken, {metrics['missing']} missing"
+        lines[f"{noun}s"] = f"{metrics['videos']} scored, {num_broken} broken, {metrics['missing']} missing"
     if selection := metrics.get("model_selection"):
         lines["checkpoint"] = "epoch {epoch}, selected by {metric} {score:.2f} on {source}".format(**selection)
-    classes = [each for each in metrics.get("classes", ()) if each["videos"] and "accuracy" in each]
-    if len(classes) > 2:
-        worst = sorted(classes, key=lambda each: each["accuracy"])[:_NUM_WORST_CLASSES]
-        lines["worst classes"] = "; ".join(map(_format_class, worst))
+    mistaken = [each for each in classes if each.get("hits", each["videos"]) < each["videos"]]
+    if worst := sorted(mistaken, key=itemgetter("accuracy"))[:_NUM_WORST_CLASSES]:
+        lines["worst classes"] = "\n".join(map(_format_class, worst))
+    if warning := _find_warning(metrics, noun):
+        lines["warning"] = warning
     return format_key_values(lines)
 
 
 def _format_class(description: Mapping[str, Any]) -> str:
-    mistake = _find_top_mistake(description)
-    predicted = f", predicted as {format_one_line(mistake[0])}" if mistake else ""
-    name, accuracy = format_one_line(description["name"]), description["accuracy"]
-    return f"{name} {accuracy:.1f} % of {description['videos']}{predicted}"
+    hits, videos = description["hits"], description["videos"]
+    text = f"{_quote(description['name'])}: {hits} of {videos} correct ({description['accuracy']:.1f} %)"
+    name, count = _find_top_mistake(description) or ("", 0)
+    return f"{text}, {'mostly' if 2 * count > videos - hits else 'most often'} predicted {_quote(name)}"
+
+
+def _find_warning(metrics: Mapping[str, Any], noun: str) -> str:
+    """Return what is wrong with a model that answers one class for (nearly) all videos, and what to do; else ""."""
+    classes = [each for each in metrics.get("classes", ()) if each["videos"]]
+    if len(classes) < 2 or "majority_baseline" not in metrics:
+        return ""
+    counts = sum((Counter(each["predicted"]) for each in classes), Counter())
+    (name, count), total = counts.most_common(1)[0], counts.total()
+    share = sum(each["videos"] for each in classes if each["name"] == name)
+    if count < total and (count < 0.9 * total or share > 0.8 * count):
+        return ""
+    number = f"every {noun}" if count == total else f"{count} of {total} {noun}s"
+    return (
+        f"the model answers {_quote(name)} for {number}, and {share} of {total} are of this class; "
+        "train longer, try another learning rate, or start from pre-trained weights"
+    )
+
+
+def _quote(name: str) -> str:
+    return f'"{format_one_line(name)}"'
 
 
 def _find_top_mistake(description: Mapping[str, Any]) -> tuple[str, int] | None:

@@ -33,9 +33,10 @@ def echo_skipped(reasons: Sequence[str], title: str = "skipped") -> None:
 
 
 def format_key_values(values: Mapping[str, Any]) -> str:
-    """Return one line per entry, with the values aligned."""
+    """Return one line per entry, or several for a value of several lines, with the values aligned."""
     width = max(map(len, values))
-    return "\n".join(f"{name:{width}}  {value}" for name, value in values.items())
+    line_end = "\n" + " " * (width + 2)
+    return "\n".join(f"{name:{width}}  {line_end.join(str(value).splitlines())}" for name, value in values.items())
 
 
 def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:

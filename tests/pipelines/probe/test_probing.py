@@ -297,8 +297,22 @@ def test_a_stopped_lars_run_resumes_and_its_checkpoints_lack_the_encoder(house, 
 # ---- Help and mistakes ---------------------------------------------------------------------------------------------
 
 
+def build_accuracy(num_classes: int) -> Accuracy:
+    shares = {"top1": 50.0, "top5": 90.0, "mean_class_accuracy": 40.0, "majority_baseline": 33.3}
+    return Accuracy(**shares, num_classes=num_classes, videos=6, standard_error=20.0)
+
+
+@pytest.mark.parametrize(("num_classes", "top5"), [(5, []), (6, ["90.0"])])
+def test_tables_show_the_majority_baseline_and_top5_from_six_classes_on(num_classes, top5):
+    result = ProbeResult("run", "data", "final", "linear", "none", build_accuracy(num_classes))
+    report = ProbeReport((result,), {}, {})
+    assert report.format_table().splitlines()[1].split()[5:] == ["50.0", "±", "20.0", *top5, "33.3", "40.0", "6"]
+    assert report.format_comparison().splitlines()[0].split()[3:] == ["videos", "majority", "linear"]
+    assert report.format_comparison().splitlines()[1].split()[3:5] == ["6", "33.3"]
+
+
 def test_every_command_of_the_page_parses(house, monkeypatch):
-    score = Accuracy(top1=50.0, top5=100.0, mean_class_accuracy=50.0, videos=6, standard_error=20.0)
+    score = build_accuracy(num_classes=5)
     report = ProbeReport((ProbeResult("run", "data", "final", "linear", "penalty 1", score),), {}, {})
     calls = []
     monkeypatch.setattr(frozen, "run_probes", lambda *arguments: calls.append(arguments) or report)

@@ -61,7 +61,7 @@ def test_each_fold_is_a_run_on_its_own_lists_and_the_mean_is_that_of_their_numbe
     assert {path.name for path in out.iterdir()} == {*FOLDS, "folds.json"}
     assert all(about(out / fold)["classes"] == ["left", "right"] for fold in FOLDS)
     summary = read(out / "folds.json")
-    for key in ("top1", "top5"):
+    for key in ("top1", "top5", "majority_baseline"):
         assert [fold[key] for fold in summary["folds"]] == [test[key] for test in tests]
         assert summary["mean"][key] == pytest.approx(mean(test[key] for test in tests))
     assert [fold["fold"] for fold in summary["folds"]] == [1, 2, 3]

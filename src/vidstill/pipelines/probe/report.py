@@ -59,22 +59,34 @@ class ProbeReport:
         return b"".join(format_csv([list(rows[0]), *(list(row.values()) for row in rows)]))
 
     def format_table(self) -> str:
-        """Return one line per result with all its numbers, then the videos that were left out."""
-        lines = [("encoder", "data", "features", "probe", "setting", "top-1", "top-5", "mean class", "videos")]
-        for each in self.results:
-            score = each.score
-            numbers = _format_top1(each), f"{score.top5:.1f}", f"{score.mean_class_accuracy:.1f}", f"{score.videos}"
-            lines.append((each.encoder, each.data, each.features, each.probe, each.setting, *numbers))
-        return "\n".join([*align_columns(lines), *self._format_skipped()])
+        """Return one line per result with all its numbers, then the videos that were left out.
+
+        `majority` is the top-1 of always answering the test set's most frequent class.
+        """
+        has_top5 = any(each.score.num_classes > 5 for each in self.results)  # of five it is 100 %, whatever a probe does
+        rows = [
+            {
+                **{name: getattr(each, name) for name in ("encoder", "data", "features", "probe", "setting")},
+                "top-1": _format_top1(each),
+                **({"top-5": f"{each.score.top5:.1f}"} if has_top5 else {}),
+                "majority": f"{each.score.majority_baseline:.1f}",
+                "mean class": f"{each.score.mean_class_accuracy:.1f}",
+                "videos": f"{each.score.videos}",
+            }
+            for each in self.results
+        ]
+        lines = align_columns([list(rows[0]), *(list(row.values()) for row in rows)])
+        return "\n".join([*lines, *self._format_skipped()])
 
     def format_comparison(self) -> str:
         """Return one line per encoder and dataset with the top-1 of all probes, then the videos that were left out."""
         probes = list(dict.fromkeys(each.probe for each in self.results))
         rows: dict[tuple[str, ...], dict[str, str]] = {}
         for each in self.results:
-            row = each.encoder, each.data, each.features, f"{each.score.videos}"
+            score = each.score
+            row = each.encoder, each.data, each.features, f"{score.videos}", f"{score.majority_baseline:.1f}"
             rows.setdefault(row, {})[each.probe] = _format_top1(each)
-        lines = [("encoder", "data", "features", "videos", *probes)]
+        lines = [("encoder", "data", "features", "videos", "majority", *probes)]
         lines += [(*row, *(top1s.get(probe, "") for probe in probes)) for row, top1s in rows.items()]
         return "\n".join([*align_columns(lines), *self._format_skipped()])
 

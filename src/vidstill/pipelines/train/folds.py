@@ -15,9 +15,12 @@ from vidstill.pipelines.run_config import FinetuneRunConfig, Workers
 from vidstill.pipelines.train.finetune import open_run_splits, run_finetuning
 from vidstill.recipes.recipe import FinetuneRecipe
 from vidstill.utils.files import TEST_FILE, check_output_dir, write_json
+from vidstill.utils.terminal import align_columns
 from vidstill.utils.types import InputError
 
 FOLDS_FILE = "folds.json"
+
+_SHARES = {"top1": "top-1", "top5": "top-5", "majority_baseline": "majority"}  # of a fold's results, and their titles
 
 _FOLDS: tuple[Literal[1, 2, 3], ...] = (1, 2, 3)
 
@@ -40,7 +43,8 @@ def finetune_folds(
         changes: The settings that the user gave, as for `run_finetuning`.
 
     Returns:
-        The content of FOLDS_FILE: top-1 and top-5 of each fold, and their arithmetic means (MVD's protocol).
+        The content of FOLDS_FILE: top-1, top-5 and the majority baseline of each fold, and their arithmetic means
+        (MVD's protocol).
 
     Raises:
         InputError: The data have no three folds, or something else cannot be used; nothing has been written.
@@ -94,10 +98,10 @@ def evaluate_folds(
 def _summarize_folds(results: Sequence[dict[str, Any]], out: Path | None, runtime: Runtime) -> dict[str, Any]:
     """Return the numbers of each fold and their means; write them too."""
     folds = [
-        {"fold": fold, **{key: result[key] for key in ("top1", "top5", "videos")}}
+        {"fold": fold, **{key: result[key] for key in (*_SHARES, "videos")}}
         for fold, result in zip(_FOLDS, results, strict=True)
     ]
-    summary = {"folds": folds, "mean": {key: mean(fold[key] for fold in folds) for key in ("top1", "top5")}}
+    summary = {"folds": folds, "mean": {key: mean(fold[key] for fold in folds) for key in _SHARES}}
     if out is not None and runtime.is_main:
         write_json(out / FOLDS_FILE, summary)
     return summary
@@ -106,9 +110,8 @@ def _summarize_folds(results: Sequence[dict[str, Any]], out: Path | None, runtim
 def format_folds(summary: dict[str, Any]) -> str:
     """Format the folds' numbers as a table."""
     rows = [*summary["folds"], {"fold": "mean", **summary["mean"]}]
-    return "\n".join(
-        ["fold    top1    top5", *(f"{row['fold']!s:4}  {row['top1']:6.2f}  {row['top5']:6.2f}" for row in rows)]
-    )
+    cells = [(str(row["fold"]), *(f"{row[key]:.2f}" for key in _SHARES)) for row in rows]
+    return "\n".join(align_columns([("fold", *_SHARES.values()), *cells]))
 
 
 def _fold_dir(directory: Path, fold: int) -> Path:

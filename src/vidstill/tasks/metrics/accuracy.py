@@ -20,6 +20,8 @@ class Accuracy:
     top1: float
     top5: float
     mean_class_accuracy: float  # the mean of the top-1 of each class that has videos
+    majority_baseline: float  # the top-1 of a model that always answers the most frequent class of the scored videos
+    num_classes: int  # that the scores tell apart
     videos: int
     standard_error: float  # the binomial one of top-1 over the videos, in percentage points
 
@@ -57,7 +59,7 @@ def compute_label_ranks(
 
 
 def compute_accuracy(scores: Float[Tensor, "videos classes"], labels: Int[Tensor, "videos"]) -> Accuracy:
-    """Compute top-1, top-5 (100 % if there are at most five classes) and the mean class accuracy."""
+    """Compute top-1, top-5 (100 % if there are at most five classes), the mean class accuracy and the baseline."""
     ranks = compute_label_ranks(scores, labels)
     top1, top5 = ((ranks <= k).sum().item() * 100 / len(labels) for k in (1, 5))
     correct, videos = (ranks == 1).double(), labels.bincount()
@@ -66,6 +68,8 @@ def compute_accuracy(scores: Float[Tensor, "videos classes"], labels: Int[Tensor
         top1=top1,
         top5=top5,
         mean_class_accuracy=100 * of_class.mean().item(),
+        majority_baseline=100 * videos.max().item() / len(labels),
+        num_classes=scores.shape[1],
         videos=len(labels),
         standard_error=math.sqrt(top1 * (100 - top1) / len(labels)),
     )
