@@ -190,6 +190,16 @@ def test_the_summary_replaces_unprintable_names(result):
     assert "\x1b" not in format_classification_result({**metrics, "classes": classes}).encode("utf-8").decode()
 
 
+def test_images_are_called_images(result):
+    names = ["a.png", "b.jpg", "c.png"]
+    rows = VideoTable(Path("/pictures"), names, {"label": [0, 1, 1]})
+    manifest = Manifest(rows, CLASSES, "made", Path("/pictures"), "")
+    scores = torch.eye(4, dtype=torch.float64)[[1, 1, 1]]
+    text = format_classification_result(SingleLabelResult(manifest, CLASSES, (0, 1, 2), scores, {}).to_dict())
+    assert "\nimages               3 scored, 0 broken, 0 missing\n" in text
+    assert 'the model answers "right" for every image' in text
+
+
 @pytest.mark.parametrize(
     ("labels", "predictions", "warning"),
     [

@@ -63,6 +63,7 @@ class ClassificationResult(ABC):
         """Return all numbers but the scores, for JSON; shares in percent."""
         return {
             **self.metrics,
+            "noun": self.manifest.noun,  # what the summary calls a video
             "videos": len(self.indices),
             "missing": self.manifest.num_missing,  # listed by an official list, but no such file
             "broken_videos": [self.broken_videos[row] for row in sorted(self.broken_videos)],

@@ -104,7 +104,9 @@ def score_classifier(
             progress=progress,
         )
     if not records:
-        raise InputError(f"none of the {len(broken)} videos of {manifest.source} could be scored; {broken[0]}")
+        raise InputError(
+            f"none of the {len(broken)} {manifest.noun}s of {manifest.source} could be scored; {broken[0]}"
+        )
     scores = torch.from_numpy(np.stack([record.arrays["probabilities"] for record in records.values()]))
     result_class = MultiLabelResult if multi_label else SingleLabelResult
     return result_class(manifest, tuple(classes), tuple(records), scores, broken)

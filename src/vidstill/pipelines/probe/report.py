@@ -63,7 +63,9 @@ class ProbeReport:
 
         `majority` is the top-1 of always answering the test set's most frequent class.
         """
-        has_top5 = any(each.score.num_classes > 5 for each in self.results)  # of five it is 100 %, whatever a probe does
+        has_top5 = any(
+            each.score.num_classes > 5 for each in self.results
+        )  # of five it is 100 %, whatever a probe does
         rows = [
             {
                 **{name: getattr(each, name) for name in ("encoder", "data", "features", "probe", "setting")},
