@@ -12,8 +12,6 @@ import pytest
 from paths import PROJECT
 from tiny_runs import FINETUNE, TEACHER, about, log, make_data, run
 
-import vidstill.methods
-import vidstill.recipes
 from vidstill.cli.main import main
 from vidstill.recipes.recipe import load_recipes
 from vidstill.utils.files import TEST_FILE
@@ -159,37 +157,26 @@ _TINY = (
 )
 
 
-@pytest.fixture
-def eighth(monkeypatch, tmp_path):
-    """The page's two files, each in a folder that its package looks into as well."""
-    packages = {"methods": vidstill.methods, "recipes": vidstill.recipes}
-    blocks = re.findall(
-        r"`src/vidstill/(\w+)/(gist\.py)`.*?```python\n(.*?)```", EXTENDING.read_text(), flags=re.DOTALL
-    )
-    assert [room for room, _, _ in blocks] == list(packages)
-    for room, file, text in blocks:
-        (tmp_path / "house" / room).mkdir(parents=True)
-        (tmp_path / "house" / room / file).write_text(text)
-        monkeypatch.setattr(packages[room], "__path__", [*packages[room].__path__, str(tmp_path / "house" / room)])
-    yield
-    for room, package in packages.items():
-        sys.modules.pop(f"vidstill.{room}.gist", None)
-        vars(package).pop("gist", None)
-
-
-def test_the_page_s_own_method_is_listed_trained_and_fine_tuned_as_the_page_says(eighth, monkeypatch, tmp_path, capsys):
+def test_the_page_s_own_file_is_listed_trained_and_fine_tuned_as_the_page_says(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    Path("gist.py").write_text(re.search(r"```python\n(.*?)```", EXTENDING.read_text(), flags=re.DOTALL)[1])
     make_data(Path("runs/quickstart/clips"))
     run(TEACHER, data="runs/quickstart/clips/unlabelled.txt", out="runs/quickstart/teacher")
-    listed, pretrained, fine_tuned = typed_in(EXTENDING)
+    listed, pretrained, masked, fine_tuned = typed_in(EXTENDING)
     capsys.readouterr()
-    assert main(listed) == 0
-    assert capsys.readouterr().out.split()[:2] == ["pretrain", "gist.student"]
-    assert main([*pretrained, *_TINY.split()]) == 0
-    assert len(log(Path("runs/gist.student"))) == 4  # steps: 16 clips in eights, twice
+    try:
+        assert main(listed) == 0
+        assert capsys.readouterr().out.split()[:2] == ["pretrain", "gist.py:student"]
+        assert main([*pretrained, *_TINY.split()]) == 0
+        assert len(log(Path("runs/gist.student"))) == 4  # steps: 16 clips in eights, twice
+        assert main([*masked, *_TINY.split()]) == 0
+    finally:
+        sys.modules.pop("gist", None)
+    Path("gist.py").unlink()
     assert main([*fine_tuned, *FINETUNE.split()[2:]]) == 0
     assert "gist.student" in about(Path("runs/quickstart.finetune"))["provenance"][0]["source"]
 
 
-def test_the_page_on_a_method_of_your_own_has_fewer_than_60_lines():
-    assert len(EXTENDING.read_text().splitlines()) < 60
+def test_the_page_on_a_method_of_your_own_has_fewer_than_75_lines():
+    assert len(EXTENDING.read_text().splitlines()) < 75

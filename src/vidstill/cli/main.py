@@ -40,7 +40,8 @@ USAGE = "\n".join(
         *(f"  {f'{verb} {arguments}':<42} {summary}" for verb, (arguments, summary, _) in VERBS.items()),
         "\nEvery verb has --help. Every field of a recipe is an option: vidstill pretrain amd.small_k400 --help.",
         "The same command again resumes a run. DATA is a directory of videos, a directory of class directories, a list",
-        "of `path label`, or packed shards; a path or URL. RUN_OR_FILE is a run directory or a weights file.\n",
+        "of `path label`, or packed shards; a path or URL. RUN_OR_FILE is a run directory or a weights file. RECIPE is",
+        "a name, a recipe of your own (FILE.py:NAME, package.module:NAME), a run directory, or a JSON file.\n",
     ]
 )
 
