@@ -262,17 +262,24 @@ def test_a_full_disk_leaves_the_old_sheet(tmp_path, monkeypatch):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"sheet.png": b"an old one"}
 
 
+def folders_of(name: str) -> list:
+    """The folders under the data's folder in which a file of this name describes what there is."""
+    params = [pytest.param(path.parent, id=path.parent.name) for path in sorted(DATA.rglob(name))]
+    return params or [pytest.param(None, marks=pytest.mark.skip(f"no {name} is under {DATA}; set VIDSTILL_DATA"))]
+
+
 @pytest.mark.files
-@pytest.mark.parametrize("name", ["clips", "actions/weizmann4", "images/sign_digits"])
-def test_real_files_are_shown_or_crossed_out(name):
-    if not (DATA / name).is_dir():
-        pytest.skip(f"{DATA / name} is not there; set VIDSTILL_DATA")
-    strips = strips_of(DATA / name)
+@pytest.mark.parametrize("folder", folders_of("clips.json"))
+def test_real_files_are_shown_or_crossed_out(folder):
+    strips = strips_of(folder)
+    facts = {each["file"]: each["decoded_frames"] for each in json.loads((folder / "clips.json").read_text())}
     crossed = {strip.title for strip in strips for cell in strip.cells if cell.image is None}
-    if name == "clips":
-        facts = {each["file"]: each["decoded_frames"] for each in json.loads((DATA / name / "clips.json").read_text())}
-        assert crossed == {strip.title for strip in strips if not facts[strip.title]}
-    else:
-        assert not crossed
-        classes = (DATA / name / "classes.txt").read_text().split()
-        assert [strip.title for strip in strips] == classes
+    assert crossed == {strip.title for strip in strips if not facts[strip.title]}
+
+
+@pytest.mark.files
+@pytest.mark.parametrize("folder", folders_of("classes.txt"))
+def test_each_class_of_real_files_is_a_strip(folder):
+    strips = strips_of(folder)
+    assert all(cell.image is not None for strip in strips for cell in strip.cells)
+    assert [strip.title for strip in strips] == (folder / "classes.txt").read_text().splitlines()

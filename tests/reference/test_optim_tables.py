@@ -1,5 +1,6 @@
 """The learning rate of every step, and each parameter's layer and decay, are those of the authors' tables."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -75,8 +76,9 @@ def columns(requested):
     """The rates of a schedule's groups, each with the share of the rate that the group learns at."""
     if "lr_values" in requested:
         return [(1.0, requested["lr_values"])]
-    assert requested["columns"][3] == "lr of a group with lr_scale 0.75**3"
-    return [(scale, [row[index] for row in requested["values"]]) for index, scale in ((1, 1.0), (2, 1.0), (3, 0.75**3))]
+    powers = [re.search(r"lr_scale ([.\d]+)\*\*(\d+)$", column) for column in requested["columns"]]
+    scales = [float(power[1]) ** int(power[2]) if power else 1.0 for power in powers]
+    return [(scale, [row[index] for row in requested["values"]]) for index, scale in enumerate(scales) if index]
 
 
 # ---- Parameter groups -----------------------------------------------------------------------------------------------
@@ -84,7 +86,7 @@ def columns(requested):
 
 Groups = dict[str, list[dict[str, Any]]]
 CLIPS = {"dim": 16, "heads": 2, "tubelet": (2, 16, 16)}
-MVD = ("positions", "cls_token")  # spared when it is pre-trained: mask tokens decay
+SPARED = {"pos_embed": "positions", "cls_token": "cls_token", "mask_token": "mask_token"}  # theirs, ours
 MAE = ()  # nothing is, in MAE and ST-MAE
 
 
@@ -172,8 +174,10 @@ def built(case: Case, row: dict[str, Any]) -> tuple[nn.Module, tuple[RenameRule,
 def test_decay_and_layer_scales_are_the_tables(case: Case) -> None:
     for row in case.json["rows"]:
         module, names = built(case, row)
-        spared = {"no_weight_decay": MVD} if (case.method, row["model"]) == ("mvd", "student") else {}
-        output = result(module, names, weight_decay=row["weight_decay"], layer_decay=row["layer_decay"], **spared)
+        listed = [name for name in row["no_weight_decay_list"] if name in row["parameters"]]  # whole names match alone
+        spared = tuple(SPARED[name] for name in listed)
+        rates = {"weight_decay": row["weight_decay"], "layer_decay": row["layer_decay"]}
+        output = result(module, names, no_weight_decay=spared, **rates)
         expected = dict(row["parameters"])
         if case.method == "amd":  # what they neither train nor save, and what they make but never use
             for index in range(len(row["options"]["generation_layers"])):

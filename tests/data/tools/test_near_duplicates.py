@@ -23,7 +23,6 @@ from vidstill.data.tools.near_duplicates import (
 )
 from vidstill.synthetic.drawing import draw_clip
 
-ACTIONS = DATA / "actions"
 SIZE, FRAMES = (96, 128), 40
 
 
@@ -126,28 +125,29 @@ def test_near_ones_of_near_ones_are_in_one_group():
     assert group_near_duplicates([]) == []
 
 
-def clips_of(name: str) -> dict[Path, str]:
-    """The real clips of a data set, each with its split."""
-    if not (ACTIONS / name).is_dir():
-        pytest.skip(f"{ACTIONS / name} is not there; set VIDSTILL_DATA")
-    with (ACTIONS / name / "meta.csv").open() as rows:
-        return {ACTIONS / name / row["path"]: row["split"] for row in csv.DictReader(rows)}
+def data_sets() -> list:
+    """The rows of each labelled set of real clips, at most about 100 of them, with the clip's path."""
+    sets = []
+    for meta in sorted(DATA.rglob("meta.csv")):
+        with meta.open() as file:
+            rows = [{**row, "path": meta.parent / row["path"]} for row in csv.DictReader(file)]
+        sets.append(pytest.param(rows[:: 1 + len(rows) // 101], id=meta.parent.name))
+    return sets or [pytest.param([], marks=pytest.mark.skip(f"no meta.csv is under {DATA}; set VIDSTILL_DATA"))]
 
 
 @pytest.mark.files
-@pytest.mark.parametrize("name", ["weizmann4", "home4"])
-def test_no_real_clip_of_one_person_is_near_to_one_of_another(name):
-    clips = clips_of(name)
-    splits = list(clips.values())
-    assert {"train", "val"} == set(splits)
-    for group in group_near_duplicates([sketch(iter_frames(path)) for path in clips]):
-        assert len({splits[i] for i in group}) == 1
+@pytest.mark.parametrize("rows", data_sets())
+def test_no_real_clip_of_one_person_is_near_to_one_of_another(rows):
+    assert {"train", "val"} == {row["split"] for row in rows}
+    for group in group_near_duplicates([sketch(iter_frames(row["path"])) for row in rows]):
+        assert len({rows[i]["split"] for i in group}) == 1
 
 
 @pytest.mark.files
 @pytest.mark.parametrize("change", ["coarse", "half the rate", "all of that"])
-def test_copies_of_real_clips_are_detected(tmp_path, change):
-    clips = list(clips_of("cctv_fight"))[::25]
+@pytest.mark.parametrize("rows", data_sets())
+def test_copies_of_real_clips_are_detected(tmp_path, rows, change):
+    clips = list({row["group"]: row["path"] for row in rows}.values())[:9]  # one of each person or place
     frames = [list(iter_frames(path)) for path in clips]
     frames = [[frame[: len(frame) // 2 * 2, : frame.shape[1] // 2 * 2] for frame in each] for each in frames]
     changed = dict(COPIES)
