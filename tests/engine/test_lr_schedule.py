@@ -135,5 +135,5 @@ def test_microbatch_holds_whole_groups(batch, world_size, device_batch, microbat
 def test_plan_is_printed_in_plain_terms():
     schedule = CosineConfig(epochs=2, warmup_epochs=1)
     plan = build_plan(num_videos=1000, batch=96, schedule=schedule, world_size=3, device_batch=16)
-    assert "3 processes × 2 accumulation steps × 16 clips" in str(plan)
-    assert "peak learning rate 5.62e-05 after 10 warm-up steps, then cosine to 3.75e-06" in str(plan)
+    assert "3 processes × 2 accumulation steps × 16 clips" in plan.describe("video")
+    assert "peak learning rate 5.62e-05 after 10 warm-up steps, then cosine to 3.75e-06" in plan.describe("video")

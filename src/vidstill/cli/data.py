@@ -94,7 +94,7 @@ def data_inspect_command(
     manifests = open_split_manifests(parse_path(data), root=root, fold=fold)
     if contact_sheet is not None:
         check_sheet_path(contact_sheet, manifests)
-    with show_progress_bar("videos") as progress:
+    with show_progress_bar("files") as progress:
         summary = summarize_dataset(parse_path(data), manifests, max_files=max_files, progress=progress)
     text = format_dataset_summary(summary)
     if contact_sheet is not None:

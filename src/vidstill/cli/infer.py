@@ -74,7 +74,7 @@ def predict_command(
     over_time = timeline or (windows.window or windows.hop) is not None or output.needs_timeline
     if not over_time and output.format != "csv":
         over_time = is_long_video(encoder, selection)
-    with show_progress_bar("videos", visible=encoder.runtime.is_main) as progress:
+    with show_progress_bar(f"{selection.manifest.noun}s", visible=encoder.runtime.is_main) as progress:
         predictions = predict_videos(encoder, selection, workers=workers, progress=progress)
     csv_timeline = over_time and output.format == "csv"
     formatter = PredictionFormatter(encoder, topk, timeline=csv_timeline)

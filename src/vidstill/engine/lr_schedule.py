@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from vidstill.engine.optimizer import OptimConfig
+from vidstill.utils.text import pluralize
 from vidstill.utils.types import InputError, check_range
 
 WarmupRule = Literal["videomae", "mae"]
@@ -70,15 +71,22 @@ class TrainingPlan(LRSchedule):
         steps = {"steps_per_epoch": self.steps_per_epoch, "total_steps": self.total_steps}
         return steps | {n: value for n, value in asdict(self).items() if n not in ("world_size", "accumulation_steps")}
 
-    def __str__(self) -> str:
+    def describe(self, noun: str) -> str:
+        """Return the plan in one line; `noun` is what a sample is called, such as "video"."""
         microbatch = self.clips_per_step // (self.world_size * self.accumulation_steps)
+        clip_noun = get_clip_noun(noun)
         processes = f"{self.world_size} processes × " if self.world_size > 1 else ""
         accumulation = f"{self.accumulation_steps} accumulation steps × " if self.accumulation_steps > 1 else ""
         return (
-            f"{self.total_steps} steps ({self.steps_per_epoch} per epoch) of {self.videos_per_step} videos: "
-            f"{processes}{accumulation}{microbatch} clips; peak learning rate {self.peak_lr:.3g} after "
+            f"{self.total_steps} steps ({self.steps_per_epoch} per epoch) of {pluralize(self.videos_per_step, noun)}: "
+            f"{processes}{accumulation}{pluralize(microbatch, clip_noun)}; peak learning rate {self.peak_lr:.3g} after "
             f"{self.warmup_steps} warm-up steps, then cosine to {self.min_lr:.3g}"
         )
+
+
+def get_clip_noun(noun: str) -> str:
+    """Return what a clip of a sample is called: "image" of an image, otherwise "clip"."""
+    return noun if noun == "image" else "clip"
 
 
 def plan_training(
@@ -92,6 +100,7 @@ def plan_training(
     device_batch: int | None = None,
     group_clips: int = 1,
     group_option: str = "",
+    noun: str = "video",
 ) -> TrainingPlan:
     """Plan a run on a dataset.
 
@@ -105,6 +114,7 @@ def plan_training(
         device_batch: Clips that a device processes at once; more are accumulated. None: all of its share.
         group_clips: A micro-batch must consist of whole groups of this many clips; a smaller batch is one group.
         group_option: The option that sets `group_clips`, for the error message.
+        noun: What a sample is called, for the error message.
 
     Raises:
         InputError: The batch does not divide, is larger than the dataset, or the warm-up never ends.
@@ -118,8 +128,8 @@ def plan_training(
     per_step = batch // repeats
     if num_videos < per_step:
         max_batch = num_videos // world_size * world_size * repeats
-        mend = f"take a batch of at most {max_batch} clips" if max_batch else "add videos"
-        raise InputError(f"the dataset has {num_videos} videos and one step takes {per_step}; {mend}")
+        mend = f"take a batch of at most {max_batch} {get_clip_noun(noun)}s" if max_batch else f"add {noun}s"
+        raise InputError(f"the dataset has {pluralize(num_videos, noun)} and one step takes {per_step}; {mend}")
     share = per_step // world_size
     fitting = [a for a in range(1, share + 1) if share % a == 0 and share // a * repeats <= (device_batch or batch)]
     if not fitting:

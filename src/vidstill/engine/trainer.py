@@ -48,6 +48,7 @@ class Trainer:
         max_nonfinite_steps: Consecutive steps without a finite loss and gradient that end the run.
         validation: Scored after each epoch, in every process; may end the run before the plan does.
         title: Stands before each message.
+        noun: What the clips are called, such as "image".
     """
 
     def __init__(
@@ -65,9 +66,11 @@ class Trainer:
         max_nonfinite_steps: int = 20,
         validation: Validation | None = None,
         title: str = "train",
+        noun: str = "clip",
     ):
         self.task, self.make_batches, self.plan, self.optim, self.runtime = task, make_batches, plan, optim, runtime
-        self.run_dir, self.state_dir, self.seed, self.title = run_dir, run_dir / "state", seed, title
+        self.run_dir, self.state_dir, self.seed = run_dir, run_dir / "state", seed
+        self.title, self.noun = title, noun
         self.save_seconds, self.save_steps, self.max_nonfinite_steps = save_seconds, save_steps, max_nonfinite_steps
         self.validation = validation
         runtime.set_precision(runtime.precision)  # with a loss scale of this run's own
@@ -94,7 +97,12 @@ class Trainer:
         self.restore()
         batches = self.make_batches(self.start_step) if self.start_step < plan.total_steps else iter(())
         logger = TrainingLogger(
-            self.run_dir, plan, start_step=self.start_step, is_main=runtime.is_main, title=self.title
+            self.run_dir,
+            plan,
+            start_step=self.start_step,
+            is_main=runtime.is_main,
+            title=self.title,
+            noun=self.noun,
         )
         with self.signals, logger:
             if self.start_step:

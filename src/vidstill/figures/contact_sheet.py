@@ -46,7 +46,7 @@ def check_sheet_path(path: Path, manifests: Mapping[str, Manifest]) -> None:
     if path.suffix.lower() != ".png":
         raise InputError(f"{path} does not end in .png, and the contact sheet is a PNG; name another file")
     for manifest in manifests.values():
-        source, is_images = Path(manifest.source), is_image_file(manifest.rows.get_name(0))
+        source, is_images = Path(manifest.source), manifest.noun == "image"
         if source.is_dir() and is_images and path.resolve().is_relative_to(source.resolve()):
             raise InputError(f"{path} would count as one of the images of {source}; name a file elsewhere")
     check_output_file(path)
@@ -101,8 +101,7 @@ class _CombinedTable:
         self._labels = np.concatenate([labels for _, labels in pairs])
         self.class_counts = np.bincount(self._labels)
         self.classes = max((manifest.classes for manifest in manifests.values()), key=len)
-        self.is_images = is_image_file(self[0][1].name)
-        self.noun = "image" if self.is_images else "video"
+        self.noun = next(iter(manifests.values())).noun
 
     def __getitem__(self, row: int) -> tuple[str, VideoRow]:
         """Return the name of a row's split, and the row."""
@@ -118,7 +117,7 @@ class _CombinedTable:
             labels = np.sort(rng.permutation(np.flatnonzero(self.class_counts))[:MAX_STRIPS])
             rows = [order[np.isin(order, self._label_rows[self._labels == label])] for label in labels]
             return [(label, each[:STRIP_COLUMNS].tolist()) for label, each in zip(labels.tolist(), rows, strict=True)]
-        per_strip = STRIP_COLUMNS if self.is_images else 1
+        per_strip = STRIP_COLUMNS if self.noun == "image" else 1
         sample = np.sort(order[: MAX_STRIPS * per_strip]).tolist()
         return [(None, sample[i : i + per_strip]) for i in range(0, len(sample), per_strip)]
 

@@ -99,7 +99,7 @@ def require_labels(manifest: Manifest, *, multi_label: bool = False) -> Manifest
         InputError: It has not.
     """
     if manifest.multi_label and not multi_label:
-        raise InputError(f"{manifest.source} has videos with several labels; give each video one label")
+        raise InputError(f"{manifest.source} has {manifest.noun}s with several labels; give each one label")
     if not manifest.classes or manifest.rows.labels.min() < 0:
         raise InputError(
             f"{manifest.source} has no labels ({manifest.description}); give class directories or a list `path label`"

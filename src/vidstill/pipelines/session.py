@@ -18,11 +18,12 @@ from vidstill.data.loader.protocols import DatasetInfo, TrainDataset
 from vidstill.engine.distributed import Runtime
 from vidstill.engine.early_stopping import Validation
 from vidstill.engine.interruption import RunStopped
-from vidstill.engine.lr_schedule import TrainingPlan, plan_training
+from vidstill.engine.lr_schedule import TrainingPlan, get_clip_noun, plan_training
 from vidstill.engine.trainer import Trainer
 from vidstill.pipelines.run_config import BaseRunConfig
 from vidstill.utils.config_io import to_dict
 from vidstill.utils.files import RECIPE_FILE, TEST_FILE, get_package_version, open_output_dir
+from vidstill.utils.text import pluralize
 from vidstill.utils.types import InputError
 
 T = TypeVar("T")
@@ -64,6 +65,7 @@ class TrainingSession:
             device_batch=self.run_config.device_batch,
             group_clips=self.group_clips,
             group_option=self.group_option,
+            noun=self.dataset.noun,
         )
 
     def dry_run(self, build: Callable[[], nn.Module]) -> nn.Module:
@@ -136,11 +138,12 @@ class TrainingSession:
                 self._log(f"{out} holds the finished run; nothing is trained")
                 return dict(finished.metadata.get("model_selection", {}))
             for split, manifest in manifests.items():
-                self._log(f"{split}: {len(manifest)} {self.dataset.noun}s of {manifest.source}, {manifest.description}")
+                count = pluralize(len(manifest), self.dataset.noun)
+                self._log(f"{split}: {count} of {manifest.source}, {manifest.description}")
             restrictions = runtime.run_on_main(lambda: describe_licence_restrictions(sources))  # files are hashed
             for note in (*notes, *restrictions, *self.dataset.messages):
                 self._log(note)
-            self._log(f"{self.plan}; {runtime.precision}")
+            self._log(f"{self.plan.describe(self.dataset.noun)}; {runtime.precision}")
             trainer = Trainer(
                 task,
                 self._iter_batches,
@@ -152,6 +155,7 @@ class TrainingSession:
                 save_seconds=self.run_config.save_seconds,
                 validation=validation,
                 title=self.log_prefix,
+                noun=get_clip_noun(self.dataset.noun),
             )
             trainer.train()
             metadata = metadata | runtime.run_on_main(lambda: build_provenance(sources))

@@ -234,3 +234,14 @@ def test_a_dataset_without_splits_is_tested_on_as_a_whole(folder, files):
 def test_a_missing_val_split_is_refused(folder, files):
     with pytest.raises(InputError, match="no val split"):
         open_manifest(folder(*files), split="val")
+
+
+def test_a_dataset_is_of_images_if_every_file_is_one(tmp_path):
+    for name in ("a.png", "b.JPG", "c.mp4"):
+        (tmp_path / name).touch()
+    for text, noun in (("a.png\nb.JPG\n", "image"), ("a.png\nc.mp4\n", "video")):
+        (tmp_path / "list.txt").write_text(text)
+        assert open_manifest(tmp_path / "list.txt").noun == noun
+    (tmp_path / "list.txt").write_text("a.png\nmissing.png\n")
+    with pytest.raises(InputError, match="1 of its 2 images are missing"):
+        open_manifest(tmp_path / "list.txt")

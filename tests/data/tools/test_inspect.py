@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from tiny_videos import cut_short, write_video
 
 from vidstill.cli.main import main
@@ -40,6 +41,17 @@ def scanned(path: str, **others: object) -> dict[str, object]:
     """A line as a scan writes it."""
     facts = {"frames": 100, "rate": 25.0, "bytes": 9000, "width": 340, "height": 256, "codec": "h264"}
     return {"path": path, **facts, **others}
+
+
+def test_images_are_called_images(tmp_path):
+    for name in ("train/run/a", "train/run/b", "val/jump/c"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+    text = format_dataset_summary(summary_of(tmp_path))
+    assert "train: 2 images in 2 classes" in text
+    assert "val: 1 image in 2 classes" in text
+    assert "no image of jump" in text
+    assert "video" not in text
 
 
 def test_a_summary_counts_videos_classes_lengths_rates_sizes_codecs_and_bytes(tmp_path):

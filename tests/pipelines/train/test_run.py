@@ -231,13 +231,19 @@ def images(tmp_path_factory):
     return folder
 
 
-def test_images_are_clips_of_one_frame(images, tmp_path):
+def test_images_are_clips_of_one_frame_and_called_images(images, tmp_path, capsys):
     frame = {"clips__sampling__num_frames": 1}
     image = {**frame, "method__encoder__tubelet": (1, 4, 4)}
     run(TEACHER, data=images / "train", out=tmp_path / "teacher", **image)
     run(AMD, data=images / "train", out=tmp_path / "amd", method__teacher__checkpoint=tmp_path / "teacher", **image)
     whole = {**frame, "encoder__tubelet": (1, 4, 4), "views__sampling__num_frames": 1, "views__temporal_clips": 1}
+    capsys.readouterr()
     run(FINETUNE, data=images, out=tmp_path / "finetune", init=tmp_path / "amd", **whole)
+    printed = capsys.readouterr().err
+    for text in ("train: 16 images of", "test: 8 images of", "steps (2 per epoch) of 8 images: 8 images;", "images/s"):
+        assert text in printed
+    assert "video" not in printed.replace("videomae", "")
+    assert "clip" not in printed
     for stage in STAGES:
         losses = [line["loss"] for line in log(tmp_path / stage)]
         assert mean(losses[-3:]) < mean(losses[:3])

@@ -72,12 +72,15 @@ class TrainClips(ManifestDataset):
     """
 
     batch_type = TrainBatch
-    noun = "video"
 
     def __init__(self, manifest: Manifest, config: ClipsConfig, *, seed: int):
         super().__init__(manifest, config.sampling, clips_per_sample=config.repeats, size=config.size)
         self.config, self.seed, self.repeats = config, seed, config.repeats
         self.expected_counts = compute_expected_counts(manifest, config.class_balance) if config.class_balance else None
+
+    @property
+    def noun(self) -> str:
+        return self.manifest.noun
 
     @property
     def messages(self) -> Sequence[str]:

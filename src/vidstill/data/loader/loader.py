@@ -74,12 +74,13 @@ def iter_train_batches(
     num_chunks = accumulation_steps * world_size
     if videos_per_step % num_chunks:
         raise InputError(
-            f"{videos_per_step} videos a step do not divide into {accumulation_steps} micro-batches on {world_size} "
-            f"processes; set --batch to a multiple of {num_chunks}"
+            f"{videos_per_step} {dataset.noun}s a step do not divide into {accumulation_steps} micro-batches on "
+            f"{world_size} processes; set --batch to a multiple of {num_chunks}"
         )
     if len(dataset) < steps_per_epoch * videos_per_step:
         raise InputError(
-            f"{len(dataset)} videos do not fill {steps_per_epoch} steps of {videos_per_step}; take a smaller batch"
+            f"{len(dataset)} {dataset.noun}s do not fill {steps_per_epoch} steps of {videos_per_step}; take a smaller "
+            "batch"
         )
     positions = iter_epoch_positions(
         range(start_step, total_steps), videos_per_step, steps_per_epoch, accumulation_steps, rank, world_size

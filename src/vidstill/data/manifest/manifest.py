@@ -8,7 +8,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
-from vidstill.data.decode.images import is_image_file
 from vidstill.data.manifest.table import VideoTable
 from vidstill.data.storage.fetch import PathOrUrl, join_path
 from vidstill.data.storage.filesystem import base_name, build_size_lookup
@@ -36,9 +35,9 @@ class Manifest:
         return len(self.rows)
 
     @cached_property
-    def noun(self) -> str:
+    def noun(self) -> Literal["image", "video"]:
         """What messages call a row: "image" if all files are images, else "video"."""
-        return "image" if all(map(is_image_file, map(self.rows.get_name, range(len(self))))) else "video"
+        return self.rows.get_noun()
 
     def select(self, mask: Bool[np.ndarray, "n"], note: str) -> "Manifest":
         """Return a part of the rows, with a note on it in the description."""
@@ -100,7 +99,7 @@ def build_manifest(
         first = int(np.argmin(exists))
         line = "" if line_numbers is None else f" (line {line_numbers[first]})"
         raise InputError(
-            f"{source}: {(~exists).sum()} of its {len(rows)} videos are missing, "
+            f"{source}: {(~exists).sum()} of its {len(rows)} {rows.get_noun()}s are missing, "
             f"first {join_path(rows.root, rows.get_path(first))}{line}; paths start at {rows.root}"
         )
     if not len(rows):

@@ -7,11 +7,12 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, Int64
 
+from vidstill.data.decode.images import is_image_file
 from vidstill.data.storage.fetch import PathOrUrl, ShardMember, join_path
 
 COLUMNS: dict[str, tuple[type, int]] = {  # the type of each column, and the value where nothing is stated
@@ -175,6 +176,10 @@ class VideoTable(Sequence[VideoRow]):
         target = np.zeros(num_classes, np.float32)
         target[list(self[index].labels)] = 1
         return target
+
+    def get_noun(self) -> Literal["image", "video"]:
+        """Return "image" if all files are images, else "video"."""
+        return "image" if all(map(is_image_file, map(self.get_name, range(len(self))))) else "video"
 
     def find_row_outside_root(self) -> int | None:
         """Return the first row whose relative path leads upwards out of the root; absolute paths are meant as such."""

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -24,7 +25,8 @@ class SplitSummary:
     """A split, or the whole dataset where it has none."""
 
     description: str
-    num_videos: int
+    noun: Literal["image", "video"]  # what the files are
+    num_videos: int  # or images
     class_counts: dict[str, int]  # videos of each class, by its name; empty where there are no labels
     majority_share: float | None  # of the largest class, in [0, 1]: the accuracy of always predicting it
     fingerprint: str
@@ -104,6 +106,7 @@ def _summarize_split(manifest: Manifest) -> SplitSummary:
     classes, duplicates, counts = manifest.classes, _find_duplicates(manifest.classes), _count_labels(manifest).tolist()
     return SplitSummary(
         description=manifest.description,
+        noun=manifest.noun,
         num_videos=len(manifest),
         class_counts={f"{name} ({i})" if name in duplicates else name: counts[i] for i, name in enumerate(classes)},
         majority_share=max(counts) / len(manifest) if any(counts) else None,
@@ -130,31 +133,31 @@ def _find_problems(manifests: Mapping[str, Manifest]) -> Iterator[str]:
             name if name[0] == "/" or "://" in name else root + name for name in map(rows.get_name, range(len(rows)))
         ]
         if duplicates := _find_duplicates(names):
-            yield f"{split}: {pluralize(len(duplicates), 'video')} listed more than once, first {duplicates[0]}"
+            yield f"{split}: {pluralize(len(duplicates), manifest.noun)} listed more than once, first {duplicates[0]}"
         for other, other_names in previous.items():
             if shared := other_names.intersection(names):
                 first = next(name for name in names if name in shared)
-                yield f"{split}: {pluralize(len(shared), 'video')} also in {other}, first {first}"
+                yield f"{split}: {pluralize(len(shared), manifest.noun)} also in {other}, first {first}"
         previous[split] = set(names)
 
 
 def _find_split_problems(manifest: Manifest) -> Iterator[str]:
-    rows, classes = manifest.rows, manifest.classes
+    rows, classes, noun = manifest.rows, manifest.classes, manifest.noun
     num_labelled = int((rows.labels >= 0).sum())
     if num_labelled:
         if num_labelled < len(rows):
-            yield f"{pluralize(len(rows) - num_labelled, 'video')} without a label, beside {num_labelled:,} with one"
+            yield f"{pluralize(len(rows) - num_labelled, noun)} without a label, beside {num_labelled:,} with one"
         if empty := [classes[label] for label in np.flatnonzero(_count_labels(manifest) == 0)]:
             more = " classes" if len(empty) > _MAX_CLASS_NAMES else ""
-            yield f"no video of {join_first(empty, _MAX_CLASS_NAMES)}{more}"
+            yield f"no {noun} of {join_first(empty, _MAX_CLASS_NAMES)}{more}"
         if duplicates := _find_duplicates(classes):
             yield f"more than one class is called {duplicates[0]}"
     if manifest.num_missing:
-        total = pluralize(len(rows) + manifest.num_missing, "video")
+        total = pluralize(len(rows) + manifest.num_missing, noun)
         yield f"{manifest.num_missing:,} of the {total} that the official list names are missing"
     if rows.errors:
         first = rows[min(rows.errors)]
-        yield f"{pluralize(len(rows.errors), 'video')} stated to be broken, first {first.name}, which {first.error}"
+        yield f"{pluralize(len(rows.errors), noun)} stated to be broken, first {first.name}, which {first.error}"
 
 
 def format_dataset_summary(summary: DatasetSummary) -> str:
@@ -171,7 +174,7 @@ def _format_lines(summary: DatasetSummary) -> Iterator[str]:
         yield from _format_class_counts(split.class_counts)
     yield ""
     if summary.num_from_manifest:
-        yield f"stated by the list for {pluralize(summary.num_from_manifest, 'video')}:"
+        yield f"stated by the list for {pluralize(summary.num_from_manifest, 'file')}:"
     else:
         yield f"{pluralize(summary.num_probed, 'file')} opened" + (":" if summary.frames else "")
     rows = {
@@ -187,7 +190,7 @@ def _format_lines(summary: DatasetSummary) -> Iterator[str]:
 
 
 def _format_split(split: SplitSummary) -> str:
-    videos = pluralize(split.num_videos, "video")
+    videos = pluralize(split.num_videos, split.noun)
     if split.majority_share is None:
         return f"{videos} without labels"
     low, high = min(split.class_counts.values()), max(split.class_counts.values())

@@ -107,7 +107,7 @@ def _read_video_clips(model: ExportableModel, config: ExportConfig) -> Float[Ten
     views = [batch.clip[0] for batch in islice(batches, max(_BATCH_SIZES))]
     if not views:
         raise InputError(
-            f"none of the {len(broken)} videos of {manifest.source} decodes; {next(iter(broken.values()))}"
+            f"none of the {len(broken)} {manifest.noun}s of {manifest.source} decodes; {next(iter(broken.values()))}"
         )
     return torch.cat([*(each[:1] for each in views), *(each[1:] for each in views)])[: max(_BATCH_SIZES)]
 

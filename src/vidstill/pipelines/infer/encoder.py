@@ -221,7 +221,9 @@ class VideoEncoder:
         """
         manifest = open_manifest(parse_path(str(video)))
         if len(manifest.rows) > 1:
-            raise InputError(f"{video} holds {len(manifest.rows)} videos; give one, or all to vidstill.predict")
+            raise InputError(
+                f"{video} holds {len(manifest.rows)} {manifest.noun}s; give one, or all to vidstill.predict"
+            )
         logits = self.predict_logits(_load_views(manifest, self.require_classifier()[1]))
         return rank_classes(self.merge_views({"logits": logits})["probabilities"], self.classes, topk)
 

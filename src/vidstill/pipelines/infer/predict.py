@@ -116,7 +116,7 @@ def predict_videos(
         progress=progress,
     )
     if not records:
-        raise InputError(f"none of {len(broken)} videos can be used; {next(iter(broken.values()))}")
+        raise InputError(f"none of {len(broken)} {videos.manifest.noun}s can be used; {next(iter(broken.values()))}")
     rows, names = videos.manifest.rows, videos.names
     skipped = {**videos.skipped, **{names[index]: reason for index, reason in broken.items()}}
     predictions = tuple(

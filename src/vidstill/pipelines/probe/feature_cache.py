@@ -94,7 +94,8 @@ class FeatureCache:
             broken = gather(runtime, self._fill_tables(journal, pending))
             if len(broken) == len(self.manifest.rows):
                 raise InputError(
-                    f"none of the {len(broken)} videos of {self.manifest.source} decodes; {min(broken.items())[1]}"
+                    f"none of the {len(broken)} {self.manifest.noun}s of {self.manifest.source} decodes; "
+                    f"{min(broken.items())[1]}"
                 )
             runtime.run_on_main(partial(self._finish, journal, broken))
 
@@ -189,7 +190,7 @@ def check_disk_space(caches: Sequence[FeatureCache]) -> None:
     for group in by_disk.values():
         folder, free = group[0].folder, shutil.disk_usage(_find_existing_folder(group[0].folder)).free
         size, videos = sum(each.num_bytes for each in group), sum(len(each.manifest.rows) for each in group)
-        message = f"all tokens of {videos} videos take {_format_bytes(size)}"
+        message = f"all tokens of {videos} {group[0].manifest.noun}s take {_format_bytes(size)}"
         if size > free:
             raise InputError(
                 f"{message}, and the disk of {folder} has {_format_bytes(free)} left; choose a directory on another "

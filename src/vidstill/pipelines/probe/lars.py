@@ -105,11 +105,11 @@ def train_lars_probe(source: str, run_config: ProbeRunConfig, config: LarsProbeC
     if training.plan.videos_per_microbatch < 2:
         raise InputError("a probe's batch norm needs two clips at once or more; raise --device-batch")
     training.dry_run(lambda: ProbeTask(LinearProbeModel(encoder.model.config.build(), len(data.classes))))
-    check_decodes(ViewClips(data.test, recipe.views), "videos", run_config)
+    check_decodes(ViewClips(data.test, recipe.views), f"{data.test.noun}s", run_config)
     if recipe.batch < config.batch and runtime.is_main:
         print(
-            f"probe: {data.name} has {len(data.train.rows)} videos: the batch size is {recipe.batch} instead of "
-            f"{config.batch}, and the learning rate smaller in proportion",
+            f"probe: {data.name} has {len(data.train.rows)} {data.train.noun}s: the batch size is {recipe.batch} "
+            f"instead of {config.batch}, and the learning rate smaller in proportion",
             file=sys.stderr,
         )
     torch.manual_seed(seed)

@@ -99,7 +99,7 @@ class ProbeReport:
             for split, reasons in splits.items():
                 effect = "not trained on" if split == "train" else "not scored"
                 if missing := self.missing[data][split]:
-                    lines.append(f"{data}: {missing} videos of the {split} list do not exist; {effect}")
+                    lines.append(f"{data}: {missing} files of the {split} list do not exist; {effect}")
                 lines += [f"{data}: {reason}; {effect}" for reason in reasons[:_MAX_MESSAGES]]
                 if len(reasons) > _MAX_MESSAGES:
                     lines.append(f"{data}: {len(reasons) - _MAX_MESSAGES} more do not decode; {effect}")

@@ -75,12 +75,12 @@ def _check_classes(labels: Int[np.ndarray, "n"], dataset: ProbeDataset, config: 
     missing = np.setdiff1d(dataset.train.rows.labels, labels)
     if len(missing):
         raise InputError(
-            f"no training video of the class {dataset.classes[missing[0]]!r} of {dataset.name} decodes; repair one, or "
-            "remove the class"
+            f"no training {dataset.train.noun} of the class {dataset.classes[missing[0]]!r} of {dataset.name} decodes; "
+            "repair one, or remove the class"
         )
     trained, counts = np.unique(labels, return_counts=True)
     if counts.min() < max(config.shots, default=0):
         raise InputError(
-            f"{dataset.name} has only {counts.min()} training videos of the class "
+            f"{dataset.name} has only {counts.min()} training {dataset.train.noun}s of the class "
             f"{dataset.classes[trained[counts.argmin()]]!r}; give at most so many --shots"
         )

@@ -76,10 +76,10 @@ def run_finetuning(
 
     config = recipe.build_classifier_config(len(train.classes), multi_label=train.multi_label)
     session.dry_run(lambda: build_task(config.build()))
-    check_decodes(ViewClips(test, recipe.views), "videos", run_config)
+    check_decodes(ViewClips(test, recipe.views), f"{test.noun}s", run_config)
     validation_set = splits.validation if run_config.val_data or recipe.patience is not None else None
     if validation_set is not None and validation_set is not test:
-        check_decodes(ViewClips(validation_set, recipe.views), "videos", run_config)
+        check_decodes(ViewClips(validation_set, recipe.views), f"{validation_set.noun}s", run_config)
     torch.manual_seed(recipe.seed)
     model = config.build()
     if start is not None:
