@@ -24,6 +24,7 @@ from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import BASE, ViTConfig
 from vidstill.tasks.classification import ClassifierConfig
 from vidstill.utils.config_io import from_dict
+from vidstill.utils.types import InputError
 
 every_file = pytest.mark.parametrize("case", FILES.values(), ids=FILES)
 MASKAGAIN_PROJECTIONS = {  # which its trainer saves beside the model
@@ -195,6 +196,25 @@ def test_a_linear_probe_is_an_encoder_with_a_batch_norm_and_a_head():
     assert "a linear probe of image MAE" in report.layout_description
     assert native.metadata["kind"] == "probe"
     assert native.tensors["norm.num_batches_tracked"] == 3
+
+
+def test_a_linear_probe_with_global_pooling_has_fc_norm_and_is_written_as_it_was_read():
+    case = FILES["mae, encoder"]
+    foreign = case.tensors() | {"head.1.weight": torch.rand(CLASSES, 24), "head.1.bias": torch.rand(CLASSES)}
+    foreign |= {f"head.0.running_{name}": torch.rand(24) for name in ("mean", "var")}
+    foreign["head.0.num_batches_tracked"] = torch.tensor(3)
+    foreign |= {f"fc_norm.{name}": foreign.pop(f"norm.{name}") + 1 for name in ("weight", "bias")}
+    native, report = import_checkpoint(Checkpoint(foreign), case.encoder)
+    assert "a linear probe of image MAE (a kernel of images, fc_norm, head.0 and head.1" in report.layout_description
+    assert native.metadata["kind"] == "probe"
+    assert native.metadata["global_pool"] is True
+    assert torch.equal(native.tensors["encoder.norm.weight"], foreign["fc_norm.weight"])
+    written = export_state_dict(native, "mae")
+    assert written.keys() == foreign.keys()
+    for name, tensor in foreign.items():
+        torch.testing.assert_close(written[name], tensor)
+    with pytest.raises(InputError, match=r"norm\.weight"):  # the code has one of the two
+        import_checkpoint(Checkpoint(foreign | {"norm.weight": torch.ones(24)}), case.encoder)
 
 
 def test_the_grid_of_a_stored_fixed_table_is_reported_in_any_precision():

@@ -134,14 +134,15 @@ def test_learned_position_codes_are_resized_as_the_authors_do(case: Case) -> Non
 
 
 HEAD = (RenameRule("head.0.", "norm."), RenameRule("head.1.", "head."))
+FC_NORM = RenameRule("fc_norm.", "encoder.norm.")  # with global pooling, instead of `norm`
 
 
 @pytest.mark.parametrize("case", cases(method="image_mae", kind="linear_probe"))
 def test_a_linear_probe_learns_what_its_authors_learns(case: Case) -> None:
     stored = case.json["config"]
     config = encoder_config(stored, learned=True)
-    names = (*HEAD, *build_vit_rules(config, "", "encoder."))
-    probe = LinearProbeModel(config.build(), stored["num_classes"])
+    names = (*HEAD, FC_NORM, *build_vit_rules(config, "", "encoder."))
+    probe = LinearProbeModel(config.build(), stored["num_classes"], global_pool=stored["global_pool"])
     case.load(probe, names, "weights")
     optimizer = LARSConfig(base_lr=1.0, weight_decay=stored["weight_decay"]).build(probe)
     probe.train()

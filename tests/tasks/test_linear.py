@@ -111,9 +111,11 @@ def test_without_held_out_clips_the_penalty_is_the_default():
 IMAGES = ViTConfig(dim=24, depth=2, heads=2, tubelet=(1, 4, 4), positions="sincos2d", drop_path=0.5)
 
 
+@pytest.mark.parametrize("global_pool", [False, True])
 @pytest.mark.parametrize("cls_token", [True, False])
-def test_training_changes_the_head_alone(cls_token):
-    probe = LinearProbeModel(replace(IMAGES, class_token=cls_token).build(), CLASSES).train()
+def test_training_changes_the_head_alone(cls_token, global_pool):
+    encoder = replace(IMAGES, class_token=cls_token).build()
+    probe = LinearProbeModel(encoder, CLASSES, global_pool=global_pool).train()
     before = {name: tensor.clone() for name, tensor in probe.state_dict().items()}
     optimizer = LARSConfig(base_lr=1.0).build(probe)
     F.cross_entropy(probe(torch.rand(6, 3, 1, 8, 8)), torch.arange(6) % CLASSES).backward()
@@ -139,3 +141,23 @@ def test_without_a_class_token_the_head_gets_the_mean_of_the_tokens():
     clip = torch.rand(2, 3, 1, 8, 8)
     mean = probe.encoder(clip).tokens.mean(1)
     torch.testing.assert_close(probe(clip), probe.head(mean / (1 + 1e-6) ** 0.5))  # it has no statistics yet
+
+
+@pytest.mark.parametrize("cls_token", [True, False])
+def test_with_global_pooling_the_head_gets_the_norm_of_the_mean_of_the_patch_tokens(cls_token):
+    probe = LinearProbeModel(replace(IMAGES, class_token=cls_token).build(), CLASSES, global_pool=True).eval()
+    torch.nn.init.normal_(probe.encoder.norm.weight)
+    torch.nn.init.normal_(probe.encoder.norm.bias)
+    torch.nn.init.normal_(probe.norm.running_mean)
+    clip = torch.rand(2, 3, 1, 8, 8)
+    tokens = probe.encoder.embed_tokens(clip)
+    if cls_token:
+        first = probe.encoder.cls_token.expand(2, 1, -1)
+        tokens = torch.cat([first, tokens], dim=1)
+    for block in probe.encoder.blocks:
+        tokens = block(tokens)
+    mean = tokens[:, int(cls_token) :].mean(dim=1)
+    norm = probe.encoder.norm
+    normed = F.layer_norm(mean, (24,), norm.weight, norm.bias, eps=1e-6)
+    standard = (normed - probe.norm.running_mean) / (probe.norm.running_var + 1e-6).sqrt()
+    torch.testing.assert_close(probe(clip), standard @ probe.head.weight.T + probe.head.bias)

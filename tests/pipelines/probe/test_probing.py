@@ -10,18 +10,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from paths import PROJECT
 from PIL import Image
 from safetensors.torch import load_file
 from samples import view_sample
-from tiny_runs import IMAGE_TEACHER, TEACHER, make_data, run
+from tiny_runs import FINETUNE, IMAGE_TEACHER, TEACHER, about, make_data, run
 
+from vidstill.checkpoints.convert import import_checkpoint
+from vidstill.checkpoints.io import Checkpoint, write_checkpoint
+from vidstill.checkpoints.layouts.export import export_state_dict
+from vidstill.checkpoints.load import load_checkpoint
 from vidstill.cli.main import main
 from vidstill.data.datasets.train_clips import TrainClips
 from vidstill.data.datasets.view_clips import ViewClips
 from vidstill.data.manifest.open import open_manifest
 from vidstill.pipelines.infer.encoder import VideoEncoder, load_encoder
 from vidstill.pipelines.probe import feature_cache
+from vidstill.pipelines.probe import lars as lars_probe
 from vidstill.pipelines.probe import run as frozen
 from vidstill.pipelines.probe.config import ProbeConfig, ProbeRunConfig
 from vidstill.pipelines.probe.fit import fit_probes
@@ -30,6 +36,7 @@ from vidstill.pipelines.probe.run import run_probes
 from vidstill.tasks.metrics.accuracy import Accuracy
 from vidstill.tasks.probes import attentive
 from vidstill.tasks.probes.linear import evaluate_linear_probe
+from vidstill.utils.config_io import to_dict
 from vidstill.utils.types import InputError
 
 QUICK = {"workers": 0, "precision": "fp32"}
@@ -274,6 +281,70 @@ def test_a_head_trained_by_lars_scores_as_its_weights_do(house, capsys):
     assert json.loads(Path("probe/test.json").read_text()) == report
 
 
+@pytest.fixture
+def image_sources(house):
+    """A pre-trained, a fine-tuned and a published probing encoder of images, with the norms of their means."""
+    options = {"method__encoder__positions": "sincos2d", "method__decoder__positions": "sincos2d"}
+    options |= {"method__encoder__class_token": (), "method__encoder__attention_bias": "qkv"}
+    options |= {"method__decoder__class_token": "encoder", "method__decoder__embed_bias": ()}
+    run(IMAGE_TEACHER, data="data/unlabelled.txt", out="mae", schedule__epochs=2, **options)
+    tubelet = {"encoder__tubelet": (1, 4, 4), "encoder__positions": "sincos2d", "encoder__class_token": ()}
+    sizes = {"views__sampling__num_frames": 1, "clips__sampling__num_frames": 1, "views__temporal_clips": 1}
+    run(FINETUNE, data="pictures", init="mae", out="tuned", schedule__epochs=2, **tubelet, **sizes)
+    foreign = export_state_dict(load_checkpoint("mae"), "mae")
+    foreign = {name: tensor for name, tensor in foreign.items() if not name.startswith(("decoder", "mask", "norm."))}
+    norm = {f"fc_norm.{name}": torch.rand(24) for name in ("weight", "bias")}
+    head = {"head.1.weight": torch.zeros(2, 24), "head.1.bias": torch.zeros(2)}
+    head |= {"head.0.running_mean": torch.zeros(24), "head.0.running_var": torch.ones(24)}
+    head |= {"head.0.num_batches_tracked": torch.tensor(3)}
+    encoder = load_encoder("mae", precision="fp32")
+    native, _ = import_checkpoint(Checkpoint(foreign | norm | head), encoder.model.config)
+    write_checkpoint(Path("probe.safetensors"), native.tensors, native.metadata | {"views": to_dict(encoder.views)})
+    tuned = load_file("tuned/model.safetensors")
+    return {
+        "mae": (torch.ones(24), torch.zeros(24)),
+        "tuned": (tuned["norm.weight"], tuned["norm.bias"]),
+        "probe.safetensors": tuple(norm.values()),
+    }
+
+
+def test_global_pooling_gives_the_head_the_norm_of_the_mean_of_the_tokens(image_sources, capsys, monkeypatch):
+    """MAE's fc_norm: a new one, a fine-tuned model's own, or the file's; it is not trained."""
+    models, score = [], lars_probe.score_classifier
+    monkeypatch.setattr(
+        lars_probe, "score_classifier", lambda model, *rest: models.append(model) or score(model, *rest)
+    )
+    clip = torch.rand(4, 3, 1, 16, 16)
+    for number, (source, norm) in enumerate(image_sources.items()):
+        command = LARS.replace("teacher --data data", f"{source} --data pictures").replace(
+            "probe --ep", f"{number} --ep"
+        )
+        (result,) = json.loads(run_cli(f"{command} --pool mean --json", capsys))["results"]
+        assert "global pooling" in result["setting"]
+        assert about(Path(str(number)))["global_pool"] is True
+        head = load_file(f"{number}/model.safetensors")
+        assert not [name for name in head if not name.startswith(("norm.running", "norm.num", "head."))]
+        (mean,) = load_encoder(source, precision="fp32").extract_features(clip, layers=[-1]).values()
+        features = F.layer_norm(mean, (24,), *norm, eps=1e-6)
+        standard = (features - head["norm.running_mean"]) / (head["norm.running_var"] + 1e-6).sqrt()
+        expected = standard @ head["head.weight"].T + head["head.bias"]
+        with torch.inference_mode():
+            torch.testing.assert_close(models[-1](clip), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_another_pooling_is_another_run_and_a_fine_tuned_models_is_its_own(image_sources, capsys):
+    command = LARS.replace("teacher --data data", "mae --data pictures")
+    assert "global pooling" not in run_cli(command, capsys)  # the class token
+    assert about(Path("probe"))["global_pool"] is False
+    assert main([*f"{command} --pool mean".split(), *MACHINE.split()]) == 2
+    assert "recipe.global_pool is False, here it is True" in capsys.readouterr().err
+    run_cli(f"{command} --pool class", capsys)  # the same run
+    command = LARS.replace(
+        "teacher --data data --solver lars --out probe", "tuned --data pictures --solver lars --out own"
+    )
+    assert "global pooling" in run_cli(command, capsys)
+
+
 def test_a_stopped_lars_run_resumes_and_its_checkpoints_lack_the_encoder(house, capsys, monkeypatch):
     run_cli(LARS, capsys)
     load_arrays = TrainClips.load_arrays
@@ -347,6 +418,8 @@ def test_every_command_of_the_page_parses(house, monkeypatch):
         ("linear teacher --data data --solver lars --shots 1", "takes neither --shots nor --penalty"),
         ("linear teacher --data data pictures --solver lars", "trains on one dataset"),
         ("linear teacher --data data --solver lars --device-batch 1", "two clips at once"),
+        ("linear teacher --data data --solver lars --pool max", "leave out --layers and --pool max"),
+        ("linear teacher --data data --solver lars --pool class", "has no class token; choose mean with --pool"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_writes_nothing(house, capsys, command, message):

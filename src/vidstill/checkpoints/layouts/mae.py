@@ -67,15 +67,21 @@ def _match_encoder(file: ForeignFile) -> LayoutMatch | None:
 
 
 def _match_linear_probe(file: ForeignFile) -> LayoutMatch | None:
-    """Match a frozen encoder, a batch norm without affine parameters and a linear layer."""
+    """Match a frozen encoder, a batch norm without affine parameters and a linear layer.
+
+    With global pooling the encoder's final norm is `fc_norm`, behind the mean of the tokens.
+    """
     if not file.has_patch_embed(4) or "head.1.weight" not in file.tensors:
         return None
     inferred = infer_encoder(file, default_positions="sincos2d", requires_table=True)
     dim, num_classes = inferred.config.dim, file.count_rows("head.1.weight")
     modules: ModuleBuilders = {"head.": partial(nn.Linear, dim, num_classes)}
     modules["norm."] = partial(nn.BatchNorm1d, dim, affine=False)
-    description = f"a linear probe of image MAE (a kernel of images, head.0 and head.1, {num_classes} classes)"
-    return LayoutMatch("probe", description, inferred, _build_probe_rules(inferred.config), modules=modules)
+    metadata = {"global_pool": "fc_norm.weight" in file.tensors}
+    signs = "fc_norm, head.0 and head.1" if metadata["global_pool"] else "head.0 and head.1"
+    description = f"a linear probe of image MAE (a kernel of images, {signs}, {num_classes} classes)"
+    rules = _build_probe_rules(inferred.config, **metadata)
+    return LayoutMatch("probe", description, inferred, rules, metadata, modules)
 
 
 def _match_classifier(file: ForeignFile) -> LayoutMatch | None:
@@ -99,12 +105,19 @@ def build_mae_rules(config: ViTConfig) -> tuple[RenameRule, ...]:
     )
 
 
-def _build_probe_rules(config: ViTConfig) -> tuple[RenameRule, ...]:
-    return (RenameRule("head.0.", "norm."), RenameRule("head.1.", "head."), *build_vit_rules(config, "", "encoder."))
+def _build_probe_rules(config: ViTConfig, *, global_pool: bool) -> tuple[RenameRule, ...]:
+    vit_rules = build_vit_rules(config, "", "encoder.")
+    if global_pool:
+        vit_rules = tuple(
+            replace(rule, foreign_prefix="fc_norm.") if rule.foreign_prefix == "norm." else rule for rule in vit_rules
+        )
+    return (RenameRule("head.0.", "norm."), RenameRule("head.1.", "head."), *vit_rules)
 
 
 def _build_dmae_rules(config: ViTConfig, checkpoint: Checkpoint) -> tuple[RenameRule, ...]:
-    return _build_probe_rules(config) if checkpoint.metadata["kind"] == "probe" else build_mae_rules(config)
+    if checkpoint.metadata["kind"] == "probe":
+        return _build_probe_rules(config, global_pool=checkpoint.metadata.get("global_pool", False))
+    return build_mae_rules(config)
 
 
 def _build_rules(config: ViTConfig, checkpoint: Checkpoint) -> tuple[RenameRule, ...]:

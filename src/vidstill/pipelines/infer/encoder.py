@@ -45,6 +45,7 @@ class VideoEncoder:
         classifier: The fine-tuned model that contains the encoder, if there is one; `classes` are its class names.
         views: One view of a video, as in training.
         test_views: All views that the classifier is tested with.
+        global_pool: Whether the model's final norm is that of the mean of the tokens (MAE's linear probe), not of each.
     """
 
     model: ViT
@@ -54,6 +55,7 @@ class VideoEncoder:
     source: str
     runtime: Runtime
     test_views: ViewsConfig | None = None
+    global_pool: bool = False
 
     @property
     def dim(self) -> int:
@@ -277,10 +279,9 @@ def load_encoder(source: StrPath, *, precision: Precision = "auto", runtime: Run
         classes = tuple(checkpoint.metadata["classes"])
         return VideoEncoder(classifier.encoder, classifier, classes, views, source, runtime, test_views)
     config = infer_encoder_config(checkpoint)
-    encoder = config.build()
+    encoder, views = config.build().to(runtime.device).eval(), _read_views(checkpoint, config.tubelet[0])
     init_encoder(encoder, checkpoint, config)
-    views = _read_views(checkpoint, config.tubelet[0])
-    return VideoEncoder(encoder.to(runtime.device).eval(), None, (), views, source, runtime)
+    return VideoEncoder(encoder, None, (), views, source, runtime, None, checkpoint.metadata.get("global_pool", False))
 
 
 def _read_views(checkpoint: Checkpoint, tubelet_frames: int) -> ViewsConfig:

@@ -30,7 +30,9 @@ class ProbeRunConfig(Workers):
     temporal_clips: int = 1  # clips per video; its features are the mean over all views
     spatial_crops: int = 1  # crops per clip
     layers: tuple[int, ...] = ()  # blocks counted from 1, or backwards from -1; none: the encoder's final output
-    pool: VectorPooling = "mean"  # how a clip's tokens are pooled; the attentive probe takes all tokens
+    # How a clip's tokens are pooled; the attentive probe takes all tokens. None: mean; with --solver lars the class
+    # token, if there is one. With --solver lars, mean is MAE's global pooling: the norm comes after the mean.
+    pool: VectorPooling | None = None
     cache: Path | None = None  # directory of the features; None: RUN/features, or .vidstill-features for a file
 
     def __post_init__(self) -> None:

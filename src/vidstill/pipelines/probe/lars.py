@@ -19,6 +19,7 @@ from vidstill.data.transforms.crop import RandomResizedCrop
 from vidstill.engine.distributed import Runtime
 from vidstill.engine.lr_schedule import CosineConfig
 from vidstill.engine.optimizer import AnyOptimConfig, LARSConfig
+from vidstill.models.vit import ViT
 from vidstill.pipelines.evaluate.classifier import check_decodes, score_classifier
 from vidstill.pipelines.infer.encoder import VideoEncoder, load_encoder
 from vidstill.pipelines.probe.config import ProbeRunConfig, open_probe_datasets
@@ -59,6 +60,7 @@ class ProbeRecipe:
     schedule: CosineConfig
     batch: int
     seed: int
+    global_pool: bool = False  # the final norm comes after the mean of the tokens
 
 
 class ProbeTask(nn.Module):
@@ -87,8 +89,8 @@ def train_lars_probe(source: str, run_config: ProbeRunConfig, config: LarsProbeC
     """
     if len(run_config.data) != 1:
         raise InputError(f"--solver lars trains on one dataset, and --data has {len(run_config.data)}; give one")
-    if run_config.layers or run_config.pool != "mean":
-        raise InputError("--solver lars probes the final class token or mean; leave out --layers and --pool")
+    if run_config.layers or run_config.pool == "max":
+        raise InputError("--solver lars probes the final class token or mean; leave out --layers and --pool max")
     (data,) = open_probe_datasets(run_config)
     runtime = Runtime(run_config.precision)
     encoder = load_encoder(source, runtime=runtime)
@@ -100,11 +102,16 @@ def train_lars_probe(source: str, run_config: ProbeRunConfig, config: LarsProbeC
         device_batch=run_config.device_batch,
         precision=run_config.precision,
     )
+    global_pool = run_config.pool == "mean" or (run_config.pool is None and _has_fc_norm(encoder))
     recipe = _build_recipe(encoder, run_config, config, len(data.train.rows), seed)
+    recipe = replace(recipe, global_pool=global_pool)
     training = TrainingSession("probe", recipe, TrainClips(data.train, recipe.clips, seed=seed), base_config, runtime)
     if training.plan.videos_per_microbatch < 2:
         raise InputError("a probe's batch norm needs two clips at once or more; raise --device-batch")
-    training.dry_run(lambda: ProbeTask(LinearProbeModel(encoder.model.config.build(), len(data.classes))))
+    num_classes = len(data.classes)
+    training.dry_run(
+        lambda: ProbeTask(LinearProbeModel(encoder.model.config.build(), num_classes, global_pool=global_pool))
+    )
     check_decodes(ViewClips(data.test, recipe.views), f"{data.test.noun}s", run_config)
     if recipe.batch < config.batch and runtime.is_main:
         print(
@@ -113,16 +120,16 @@ def train_lars_probe(source: str, run_config: ProbeRunConfig, config: LarsProbeC
             file=sys.stderr,
         )
     torch.manual_seed(seed)
-    model = LinearProbeModel(encoder.model, len(data.classes))
+    model = LinearProbeModel(_prepare_encoder(encoder, global_pool), num_classes, global_pool=global_pool)
     head = nn.ModuleDict({"norm": model.norm, "head": model.head})
     sources = {"encoder": read_checkpoint(source)}
-    metadata = {"kind": "probe", "classes": list(data.classes)}
+    metadata = {"kind": "probe", "classes": list(data.classes), "global_pool": global_pool}
     training.run(ProbeTask(model), head, metadata, sources=sources, test_set=data.test, init=source)
     trained = read_checkpoint(config.out).tensors  # the batch norm's statistics differ between processes
     load_state_dict_strict(head, trained, str(config.out))
     result = score_classifier(model, data.test, data.classes, recipe.views, run_config, runtime)
     assert isinstance(result, SingleLabelResult)
-    setting = f"LARS, {config.epochs} epochs of batches of {recipe.batch}"
+    setting = f"LARS, {config.epochs} epochs of batches of {recipe.batch}{', global pooling' * global_pool}"
     report = ProbeReport(
         (ProbeResult(source, data.name, "final", "linear", setting, result.accuracy),),
         {data.name: {"test": list(result.broken_videos.values())}},
@@ -153,6 +160,21 @@ def _build_recipe(
         batch=min(config.batch, num_videos // encoder.runtime.world_size * encoder.runtime.world_size),
         seed=seed,
     )
+
+
+def _has_fc_norm(encoder: VideoEncoder) -> bool:
+    """Whether a fine-tuning or a probe trained the encoder's last norm on the mean of the tokens."""
+    classifier = encoder.classifier
+    return encoder.global_pool if classifier is None else classifier.config.pooling != "first"
+
+
+def _prepare_encoder(encoder: VideoEncoder, global_pool: bool) -> ViT:
+    """Return the encoder with a fine-tuned model's own norm, or with a new one for the mean of the tokens, as MAE's."""
+    if encoder.classifier is not None and _has_fc_norm(encoder):
+        encoder.model.norm = encoder.classifier.norm
+    elif global_pool and not _has_fc_norm(encoder):
+        encoder.model.norm = nn.LayerNorm(encoder.dim, encoder.model.config.norm_eps, device=encoder.runtime.device)
+    return encoder.model
 
 
 def _drop_encoder_tensors(module: nn.Module, tensors: dict[str, Any], prefix: str, metadata: dict[str, Any]) -> None:

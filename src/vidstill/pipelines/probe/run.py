@@ -38,7 +38,7 @@ def run_probes(sources: Sequence[str], run_config: ProbeRunConfig, config: Probe
     encoders = [load_encoder(source, runtime=runtime) for source in sources]
     for encoder in encoders:
         check_probe_encoder(encoder, run_config, datasets)
-    pools: list[Pooling] = [run_config.pool] if {"linear", "knn"}.intersection(config.probes) else []
+    pools: list[Pooling] = [run_config.pool or "mean"] if {"linear", "knn"}.intersection(config.probes) else []
     pools += ["tokens"] if "attentive" in config.probes else []
     jobs = [
         (encoder, dataset, [FeatureCache(encoder, dataset, split, pool, run_config) for split in dataset.splits])
@@ -63,7 +63,7 @@ def run_probes(sources: Sequence[str], run_config: ProbeRunConfig, config: Probe
 
 def check_probe_encoder(encoder: VideoEncoder, run_config: ProbeRunConfig, datasets: Sequence[ProbeDataset]) -> None:
     """Raise an InputError if an encoder lacks a requested layer or token, or cannot take these videos."""
-    config = run_config.build_embed_config(run_config.pool)
+    config = run_config.build_embed_config(run_config.pool or "mean")
     encoder.compute_shapes(config)
     for dataset in datasets:
         for manifest in dataset.splits.values():

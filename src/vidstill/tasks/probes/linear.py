@@ -24,10 +24,15 @@ class LinearProbeModel(nn.Module):
 
     The head is a batch norm without affine parameters and a linear layer (arXiv:2111.06377, appendix A.1) on the class
     token after the final norm, or on the mean of the tokens without a class token.
+
+    Args:
+        global_pool: The final norm comes after the mean of the tokens (MAE's `fc_norm`), whose input the class token is
+            not; it is frozen, too.
     """
 
-    def __init__(self, encoder: ViT, num_classes: int):
+    def __init__(self, encoder: ViT, num_classes: int, *, global_pool: bool = False):
         super().__init__()
+        self.global_pool = global_pool
         self.encoder = encoder.requires_grad_(False)
         self.norm = nn.BatchNorm1d(encoder.config.dim, eps=NORM_EPS, affine=False)
         self.head = nn.Linear(encoder.config.dim, num_classes)
@@ -37,9 +42,16 @@ class LinearProbeModel(nn.Module):
     def forward(self, clip: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b classes"]:
         """Return the logits of clips of colours in [0, 1]."""
         with torch.no_grad():
-            features = self.encoder(clip)
-        has_cls_token = features.cls_token.shape[1]
-        return self.head(self.norm(features.cls_token[:, 0] if has_cls_token else features.tokens.mean(dim=1)))
+            features = self._pool_features(clip)
+        return self.head(self.norm(features))
+
+    def _pool_features(self, clip: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b d"]:
+        if self.global_pool:
+            last = len(self.encoder.blocks)
+            tokens = self.encoder(clip, layers=(last,), intermediates_only=True).layers[last]
+            return self.encoder.norm(tokens.mean(dim=1))
+        features = self.encoder(clip)
+        return features.cls_token[:, 0] if features.cls_token.shape[1] else features.tokens.mean(dim=1)
 
     def train(self, mode: bool = True) -> "LinearProbeModel":
         """Set the head's mode; the encoder stays in eval mode (no drop path)."""
