@@ -212,7 +212,7 @@ def test_recipes_are_listed_and_shown_with_their_values_and_their_source(capsys)
     assert [each["name"] for each in rows] == list(load_recipes())
     assert {each["verb"] for each in rows} == {"pretrain", "finetune", "detect train"}
     assert main(["recipes", "--show", "amd.small_k400", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["method"]["layer_pairs"] == [[6, 12], [12, 24]]
+    assert json.loads(capsys.readouterr().out)["recipe"]["method"]["layer_pairs"] == [[6, 12], [12, 24]]
     assert main(["recipes", "--show", "amd.small_k400"]) == 0
     printed = capsys.readouterr().out
     assert "--method.layer-pairs" in printed

@@ -9,6 +9,8 @@ import pytest
 from tiny_runs import TEACHER, make_data
 
 from vidstill.cli.main import main
+from vidstill.cli.recipes import parse_recipe_command
+from vidstill.cli.train import pretrain_command
 from vidstill.methods.common.masking import RandomMask
 from vidstill.recipes.recipe import FinetuneRecipe, PretrainRecipe, find_recipe
 from vidstill.recipes.sources import load_own_recipes, load_variable, name_run, open_recipe
@@ -314,13 +316,9 @@ def test_a_hostile_recipe_imports_no_module_but_one_that_defines_its_class(direc
 def test_a_mask_of_ones_own_is_a_kind_and_keeps_the_ratio(where, capsys):
     write("my_masks.py", MASK)
     options = ["--method.mask", f"{where}:Checker"]
-    with pytest.MonkeyPatch.context() as patch:
-        recipes = []
-        patch.setattr("vidstill.pipelines.train.pretrain.pretrain", lambda recipe, *_, **__: recipes.append(recipe))
-        assert main(["pretrain", "videomae.base-k400", "--data", "x", *options, "--method.mask.phase", "2"]) == 0
-    (recipe,) = recipes
+    args = ["videomae.base-k400", "--data", "x", *options, "--method.mask.phase", "2"]
+    recipe, *_ = parse_recipe_command(pretrain_command, "pretrain", args).args
     assert to_dict(recipe.method.mask) == {"class": "my_masks:Checker", "ratio": 0.9, "phase": 2}
-    capsys.readouterr()
     assert main(["pretrain", "videomae.base_k400", *options, "--help"]) == 0
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "--method.mask {random,tube,space,frame,slot,cuboid,FILE.py:CLASS} kind; its fields follow" in text
@@ -350,6 +348,58 @@ def test_what_is_no_mask_is_named_in_one_sentence(kind, sentence, capsys):
     out, err = capsys.readouterr()
     assert (out, len(err.splitlines())) == ("", 1)
     assert err.startswith(f"vidstill: {sentence}")
+
+
+WRONG_MASKS = """
+from dataclasses import dataclass
+import torch
+from vidstill.methods.common.masking import Mask
+
+
+@dataclass(frozen=True)
+class Twice:
+    def draw(self, seeds, grid):
+        tokens = torch.arange(grid.num_tokens).expand(len(seeds), -1)
+        return Mask(tokens[:, :9], tokens[:, 8:])
+
+
+@dataclass(frozen=True)
+class Outside:
+    def draw(self, seeds, grid):
+        tokens = torch.arange(grid.num_tokens + 1).expand(len(seeds), -1)
+        return Mask(tokens[:, :8], tokens[:, 8:])
+
+
+@dataclass(frozen=True)
+class Scores:
+    def draw(self, seeds, grid):
+        return torch.rand(len(seeds), grid.num_tokens)
+
+
+@dataclass(frozen=True)
+class Part:  # neither encoded nor reconstructed: half of the tokens
+    def draw(self, seeds, grid):
+        tokens = torch.arange(grid.num_tokens).expand(len(seeds), -1)
+        return Mask(tokens[:, :8], tokens[:, 8 : grid.num_tokens // 2])
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("Twice", "Twice draws tokens that are visible and masked, or that are none of a clip's 32; return build_mask"),
+        ("Outside", "Outside draws tokens that are visible and masked, or that are none of a clip's 32"),
+        ("Scores", "Scores.draw returns a Tensor; it must return a Mask, as build_mask makes it"),
+        ("Part", ""),
+    ],
+)
+def test_a_mask_of_ones_own_that_draws_no_mask_is_refused_before_a_run_directory_is_made(kind, sentence, capsys):
+    make_data(Path("clips"))
+    write("my_masks.py", WRONG_MASKS)
+    command = f"{TEACHER} --method.mask my_masks.py:{kind} --schedule.epochs 2 --data clips/unlabelled.txt --out run"
+    assert main(command.split()) == (2 if sentence else 0)
+    assert sentence in capsys.readouterr().err
+    assert Path("run").exists() == (not sentence)
 
 
 def test_a_variable_is_loaded_from_a_file_or_module():

@@ -5,6 +5,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass, replace
+from itertools import pairwise
 from typing import Annotated, Any, Literal, TypedDict
 
 import tyro
@@ -216,7 +217,7 @@ def _make_option(spec: StructFieldSpec, options: RecipeOptions) -> StructFieldSp
 def _read_words(args: Sequence[str]) -> dict[str, str]:
     """Return the word behind each option, by its name without hyphens."""
     words: dict[str, str] = {}
-    for arg, following in zip(args, [*args[1:], "--"], strict=True):
+    for arg, following in pairwise([*args, "--"]):
         name, equals, value = arg.partition("=")
         if name.startswith("--") and (equals or not following.startswith("--")):
             words[name[2:].replace("-", "_")] = value if equals else following

@@ -109,13 +109,16 @@ def find_kind(annotation: Any, kind: str, option: str) -> type:
 
 
 def carry_fields(part: Any, kind: type) -> dict[str, Any]:
-    """Return the values that a part and another kind of it have in common: fields of the same name and type."""
+    """Return the values that another kind of a part keeps: those of fields of the same name and type."""
     if not is_dataclass(part):
         return {}
     before, after = get_type_hints(type(part)), get_type_hints(kind)
-    names = [each.name for each in fields(kind) if each.init and each.name in before]
-    alike = [name for name in names if before[name] == after[name] or (before[name], after[name]) == (int, float)]
-    return {name: getattr(part, name) for name in alike}
+    values = {each.name: getattr(part, each.name) for each in fields(kind) if each.init and each.name in before}
+    return {
+        name: float(value) if (before[name], after[name]) == (int, float) else value
+        for name, value in values.items()
+        if before[name] == after[name] or (before[name], after[name]) == (int, float)
+    }
 
 
 def _list_types(annotation: Any) -> tuple[type, ...]:

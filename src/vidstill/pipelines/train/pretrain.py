@@ -14,6 +14,7 @@ from vidstill.checkpoints.load import infer_encoder_config, init_encoder, load_c
 from vidstill.data.datasets.train_clips import TrainClips
 from vidstill.data.manifest.open import open_manifest
 from vidstill.engine.distributed import Runtime
+from vidstill.methods.common.masking import Mask
 from vidstill.methods.common.teacher import TeacherConfig, list_teacher_configs, list_teachers, replace_teacher_configs
 from vidstill.models.decoder import Decoder
 from vidstill.models.external.base import ExternalEncoder
@@ -63,7 +64,8 @@ def run_pretraining(
     session = TrainingSession(
         "pretrain", recipe, clips, run_config, runtime, group_clips, "--method.output.relation-clips"
     )
-    _check_mask(recipe, session.dry_run(recipe.method.build))
+    mask = _draw_mask(recipe)
+    _check_decoder(mask, session.dry_run(recipe.method.build))
     torch.manual_seed(recipe.seed)
     method = recipe.method.build()
     for name, module in list_teachers(method).items():
@@ -124,17 +126,30 @@ def _check_init_encoder(checkpoint: Checkpoint, expected: ViTConfig) -> None:
             )
 
 
-def _check_mask(recipe: PretrainRecipe, task: nn.Module) -> None:
+def _draw_mask(recipe: PretrainRecipe) -> Mask:
+    """Draw the mask of one clip; raise an InputError if a mask of the user's own draws something else."""
+    clip = torch.empty(1, 3, recipe.clips.sampling.num_frames, *recipe.clips.size, device="meta")
+    grid = Grid.from_clip(clip, recipe.method.encoder.tubelet)
+    mask, name = recipe.method.mask.draw(torch.zeros(1, dtype=torch.long), grid), type(recipe.method.mask).__name__
+    if not isinstance(mask, Mask):
+        raise InputError(f"{name}.draw returns a {type(mask).__name__}; it must return a Mask, as build_mask makes it")
+    tokens = torch.cat([mask.visible, mask.masked], dim=1)
+    if not set(tokens.flatten().tolist()) <= set(range(grid.num_tokens)) or len(tokens.unique()) < tokens.numel():
+        raise InputError(
+            f"{name} draws tokens that are visible and masked, or that are none of a clip's {grid.num_tokens}; return "
+            "build_mask of an order of all of them"
+        )
+    return mask
+
+
+def _check_decoder(mask: Mask, task: nn.Module) -> None:
     """Raise an InputError if the mask leaves a decoder no token to reconstruct.
 
     AMD may do without pixels (table 7): it then predicts its teacher's features only.
     """
-    clip = torch.empty(1, 3, recipe.clips.sampling.num_frames, *recipe.clips.size, device="meta")
-    grid = Grid.from_clip(clip, recipe.method.encoder.tubelet)
-    mask = recipe.method.mask.draw(torch.zeros(1, dtype=torch.long), grid)
     has_decoder = any(isinstance(part, Decoder) for part in task.modules())
     if has_decoder and mask.teacher_only is None and not mask.masked.numel():
         raise InputError(
-            f"the mask hides none of the {grid.num_tokens} tokens of a clip, so there is nothing to reconstruct; "
+            f"the mask hides none of the {mask.visible.shape[1]} tokens of a clip, so there is nothing to reconstruct; "
             "raise --method.mask.ratio, or use smaller tubelets"
         )
