@@ -15,9 +15,9 @@ from toy_runs import STEPS, TWO_PROCESSES, PowerCut, act_at, get_weights, load_w
 import vidstill
 from vidstill.engine.checkpoint import load_state
 from vidstill.engine.distributed import Runtime
-from vidstill.engine.early_stopping import Validation
 from vidstill.engine.interruption import RunStopped
 from vidstill.engine.trainer import Trainer
+from vidstill.engine.validation import Validation
 from vidstill.utils.types import Output
 
 PACKAGE = str(Path(vidstill.__file__).parent)
@@ -121,8 +121,8 @@ def test_each_epoch_is_validated_once_even_if_the_run_is_resumed(tmp_path):
         return {"top1": epoch / 10}
 
     with pytest.raises(PowerCut):
-        train(tmp_path, batches=act_at(7), validation=Validation(score_epoch=validate))
-    train(tmp_path, validation=Validation(score_epoch=validate))
+        train(tmp_path, batches=act_at(7), validation=Validation(score_epoch=validate, metric="top1"))
+    train(tmp_path, validation=Validation(score_epoch=validate, metric="top1"))
     assert epochs == [1, 2, 3, 4]
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     scores = [(line["step"], line["validation"]["top1"]) for line in lines if "validation" in line]

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidstill.engine.distributed import Runtime
-from vidstill.engine.early_stopping import Validation
 from vidstill.engine.interruption import RunStopped
 from vidstill.engine.lr_schedule import CosineConfig, TrainingPlan, plan_training
 from vidstill.engine.optimizer import AdamWConfig
 from vidstill.engine.trainer import BatchFactory, Trainer
+from vidstill.engine.validation import Validation
 from vidstill.utils.types import Output
 
 OPTIM = AdamWConfig(base_lr=1.0, min_lr=0.01, max_grad_norm=1.0)
@@ -94,7 +94,7 @@ def main() -> int:
     settings = {"plan": plan, "optim": OPTIM, "runtime": runtime, "seed": 0, "save_steps": 1}
     if options.patience:
         settings["validation"] = Validation(
-            score_epoch=lambda epoch: first_bias(task), metric="bias", patience=options.patience
+            score_epoch=lambda epoch: first_bias(task), metric="bias", keep_best=True, patience=options.patience
         )
     try:
         Trainer(task, batches, run_dir=options.folder, **settings).train()

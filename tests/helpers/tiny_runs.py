@@ -118,5 +118,14 @@ def about(out: Path) -> dict[str, Any]:
 def log(out: Path) -> list[dict[str, Any]]:
     """A run's steps, without what the clock says."""
     clock = ("data_seconds", "step_seconds", "clips_per_second")
-    lines = map(json.loads, (out / "log.jsonl").read_text().splitlines())
-    return [{name: value for name, value in line.items() if name not in clock} for line in lines]
+    steps = [line for line in _read_log(out) if "loss" in line]
+    return [{name: value for name, value in line.items() if name not in clock} for line in steps]
+
+
+def read_validation(out: Path) -> list[dict[str, float]]:
+    """A run's validation scores of each epoch."""
+    return [line["validation"] for line in _read_log(out) if "validation" in line]
+
+
+def _read_log(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]

@@ -19,7 +19,6 @@ from vidstill.utils.files import write_bytes
 _PRINT_INTERVAL = 10.0  # seconds between two lines without a terminal
 _SMOOTHING = 0.05  # weight of the newest step in the displayed averages
 _MIN_BAR_WIDTH = 10  # cells of a terminal
-_SHORT_NAMES = {"mean_average_precision": "mAP"}  # of validation scores, for the bar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +141,7 @@ class TrainingLogger:
             self.summary_writer.add_scalar(f"validation/{name}", value, step)
         best_text = f" (best {best[1]:.1f}, epoch {best[0]})" if best else ""
         if metric:
-            self.validation = f"val {_SHORT_NAMES.get(metric, metric)} {scores[metric]:.1f}{best_text}"
+            self.validation = f"val {shorten_metric(metric)} {scores[metric]:.1f}{best_text}"
         texts = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
         self.print_message(f"epoch {step // self.plan.steps_per_epoch}: validation {texts}{best_text}")
 
@@ -179,6 +178,11 @@ def _join_texts(by_importance: Sequence[str], width: int | float = math.inf) -> 
         if len(line) + 2 + len(text) <= width:
             line += f"  {text}"
     return line
+
+
+def shorten_metric(metric: str) -> str:
+    """Return a validation score's name for the bar, the summary and the chart."""
+    return {"mean_average_precision": "mAP"}.get(metric, metric)
 
 
 def truncate_log(path: Path, step: int) -> None:

@@ -66,6 +66,10 @@ class TrainingPlan(LRSchedule):
     def videos_per_microbatch(self) -> int:
         return self.videos_per_step // (self.world_size * self.accumulation_steps)
 
+    @property
+    def clips_per_microbatch(self) -> int:
+        return self.clips_per_step // (self.world_size * self.accumulation_steps)
+
     def get_identity(self) -> dict[str, int | float | str]:
         """Return what decides the optimisation, steps first; on how many devices it runs does not."""
         steps = {"steps_per_epoch": self.steps_per_epoch, "total_steps": self.total_steps}
@@ -73,14 +77,13 @@ class TrainingPlan(LRSchedule):
 
     def describe(self, noun: str) -> str:
         """Return the plan in one line; `noun` is what a sample is called, such as "video"."""
-        microbatch = self.clips_per_step // (self.world_size * self.accumulation_steps)
         clip_noun = get_clip_noun(noun)
         processes = f"{self.world_size} processes × " if self.world_size > 1 else ""
         accumulation = f"{self.accumulation_steps} accumulation steps × " if self.accumulation_steps > 1 else ""
         return (
             f"{self.total_steps} steps ({self.steps_per_epoch} per epoch) of {pluralize(self.videos_per_step, noun)}: "
-            f"{processes}{accumulation}{pluralize(microbatch, clip_noun)}; peak learning rate {self.peak_lr:.3g} after "
-            f"{self.warmup_steps} warm-up steps, then cosine to {self.min_lr:.3g}"
+            f"{processes}{accumulation}{pluralize(self.clips_per_microbatch, clip_noun)}; peak learning rate "
+            f"{self.peak_lr:.3g} after {self.warmup_steps} warm-up steps, then cosine to {self.min_lr:.3g}"
         )
 
 

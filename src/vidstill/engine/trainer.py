@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from vidstill.engine.checkpoint import load_state, save_state
 from vidstill.engine.distributed import Runtime
-from vidstill.engine.early_stopping import EarlyStoppingState, Validation
 from vidstill.engine.interruption import RunStopped, SignalHandler
 from vidstill.engine.logger import StepRecord, TrainingLogger
 from vidstill.engine.lr_schedule import TrainingPlan
 from vidstill.engine.optimizer import OptimConfig
+from vidstill.engine.validation import Validation, ValidationHistory
 from vidstill.utils.types import InputError
 
 BatchFactory = Callable[[int], Iterator[tuple[Any, ...]]]
@@ -82,11 +82,11 @@ class Trainer:
         self.completed_steps = self.consecutive_nonfinite = 0
         self.skipped_steps = 0  # of the whole run, whose loss or gradient was not finite
         self.is_waiting_for_data = False  # then the state is consistent
-        self.early_stopping = EarlyStoppingState()
+        self.validation_history = ValidationHistory()
         self.signals = SignalHandler()
 
     def train(self) -> None:
-        """Train to the end of the plan; if early stopping selects an epoch, the task has its weights then.
+        """Train to the end of the plan; if the best epoch is kept, the task has its weights then.
 
         Raises:
             RunStopped: The loss stays non-finite, or the disk is full; the last saved state remains. `RunInterrupted`
@@ -96,23 +96,18 @@ class Trainer:
         plan, runtime = self.plan, self.runtime
         self.restore()
         batches = self.make_batches(self.start_step) if self.start_step < plan.total_steps else iter(())
-        logger = TrainingLogger(
-            self.run_dir,
-            plan,
-            start_step=self.start_step,
-            is_main=runtime.is_main,
-            title=self.title,
-            noun=self.noun,
-        )
+        start, is_main, title, noun = self.start_step, runtime.is_main, self.title, self.noun
+        logger = TrainingLogger(self.run_dir, plan, start_step=start, is_main=is_main, title=title, noun=noun)
         with self.signals, logger:
             if self.start_step:
                 logger.print_message(f"resuming after step {self.start_step} of {plan.total_steps}")
             try:
                 while not self.is_finished:
-                    if self.needs_validation:
+                    if self.validation and self.needs_validation:
                         scores, stop = self.validate()
                         if not stop:
-                            self._write(logger.log_validation, self.completed_steps, scores)
+                            metric, best = self.validation.metric, self.validation_history.best
+                            self._write(logger.log_validation, self.completed_steps, scores, metric, best)
                     else:
                         record, stop = self.train_step(batches)
                         self._write(logger.log_step, record)
@@ -139,12 +134,10 @@ class Trainer:
                 if isinstance(batches, Generator):
                     batches.close()
                 runtime.release_models()
-            best = self.early_stopping
-            if self.validation and best.best_epoch:
-                self.task.load_state_dict(best.best_weights, strict=False)  # as in `restore`
-                logger.print_message(
-                    f"selected epoch {best.best_epoch}: {self.validation.metric} {best.best_score:.4g}"
-                )
+            if self.validation:
+                history = self.validation_history
+                logger.print_message(history.summarize(self.validation.metric))
+                self.task.load_state_dict(history.best_weights, strict=False)  # if they are kept; as in `restore`
 
     def train_step(self, batches: Iterator[tuple[Any, ...]]) -> tuple[StepRecord, bool]:
         """Run one optimizer step; also return whether any rank got a signal to stop.
@@ -211,14 +204,14 @@ class Trainer:
     @property
     def is_finished(self) -> bool:
         """Whether neither a step nor the validation of the last epoch is left."""
-        stopped_early = self.validation is not None and self.early_stopping.should_stop(self.validation.patience)
+        stopped_early = self.validation is not None and self.validation_history.should_stop(self.validation.patience)
         return stopped_early or (self.completed_steps == self.plan.total_steps and not self.needs_validation)
 
     @property
     def needs_validation(self) -> bool:
         """Whether an epoch has ended that has no validation score yet."""
         epochs, remainder = divmod(self.completed_steps, self.plan.steps_per_epoch)
-        return self.validation is not None and not remainder and epochs > self.early_stopping.scored_epochs
+        return self.validation is not None and not remainder and epochs > len(self.validation_history.scores)
 
     def validate(self) -> tuple[dict[str, float], bool]:
         """Score the epoch that has ended; also return whether any rank got a signal to stop.
@@ -234,10 +227,8 @@ class Trainer:
         stop = any(self.runtime.all_gather(self.signals.signal_number is not None))
         self.is_waiting_for_data = False
         if not stop:
-            keeps_best = self.validation.patience is not None
-            self.early_stopping.update(
-                epoch, scores.get(self.validation.metric, math.nan), self.task if keeps_best else None
-            )
+            score = scores.get(self.validation.metric, math.nan)
+            self.validation_history.update(score, self.task if self.validation.keep_best else None)
         return scores, stop
 
     def _must_save(self) -> bool:
@@ -267,7 +258,7 @@ class Trainer:
                 "task": self.task.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.runtime.scaler.state_dict(),
-                "early_stopping": vars(self.early_stopping),
+                "validation": vars(self.validation_history),
             }
             save_state(self.state_dir, self.completed_steps, state)
         self.saved_step, self.saved_time = self.completed_steps, time.monotonic()
@@ -302,7 +293,7 @@ class Trainer:
         self.task.load_state_dict(state["task"], strict=False)
         self.optimizer.load_state_dict(state["optimizer"])
         self.runtime.scaler.load_state_dict(state["scaler"])
-        self.early_stopping = EarlyStoppingState(**state["early_stopping"])
+        self.validation_history = ValidationHistory(**state["validation"])
         for name in _PROGRESS:
             setattr(self, name, state["progress"][name])
         self.start_step = self.saved_step = self.completed_steps

@@ -140,6 +140,22 @@ def draw_line_chart(
         return _save_svg(figure, f"{y_label} over {x_label}: {', '.join(line.name for line in lines)}")
 
 
+def draw_validation_curve(scores: Sequence[float], metric: str) -> bytes:
+    """Draw the validation score of each epoch, in percent, as a PNG; the best one is marked, of equal ones the last."""
+    epochs = range(1, len(scores) + 1)
+    best = max((pair for pair in zip(scores, epochs, strict=True) if not math.isnan(pair[0])), default=None)
+    with open_figure(6, 3.5) as figure:
+        axes = figure.add_subplot()
+        axes.plot(epochs, scores, marker="o", markersize=3)
+        if best:
+            axes.plot(best[1], best[0], "o", color="tab:red", label=f"best: {best[0]:.1f} at epoch {best[1]}")
+            axes.legend()
+        axes.set(xlabel="epoch", ylabel=f"validation {metric} (%)")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        return save_png(figure, crop=True)
+
+
 # ---- Accuracies -----------------------------------------------------------------------------------------------------
 
 

@@ -60,7 +60,9 @@ class FinetuneRunConfig(BaseRunConfig):
 
     # labelled test videos, their val split if they have splits; None: that of data, or what --val-share holds out
     test_data: str | Path | None = None
-    val_data: str | Path | None = None  # labelled videos scored after each epoch, for --patience; as for test_data
+    # labelled videos scored after each epoch, as for test_data; None: what --val-share holds out, or the val split, or
+    # the test set
+    val_data: str | Path | None = None
     # share of the training videos held out for validation, of each class alike, by group where a table has the column
     # `group`; None: nothing is held out
     val_share: float | None = None

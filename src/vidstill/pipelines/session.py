@@ -16,17 +16,21 @@ from vidstill.checkpoints.load import load_state_dict_strict
 from vidstill.data.loader.loader import iter_train_batches
 from vidstill.data.loader.protocols import DatasetInfo, TrainDataset
 from vidstill.engine.distributed import Runtime
-from vidstill.engine.early_stopping import Validation
 from vidstill.engine.interruption import RunStopped
+from vidstill.engine.logger import shorten_metric
 from vidstill.engine.lr_schedule import TrainingPlan, get_clip_noun, plan_training
 from vidstill.engine.trainer import Trainer
+from vidstill.engine.validation import Validation
+from vidstill.figures.charts import draw_validation_curve
 from vidstill.pipelines.run_config import BaseRunConfig
 from vidstill.utils.config_io import to_dict
-from vidstill.utils.files import RECIPE_FILE, TEST_FILE, get_package_version, open_output_dir
+from vidstill.utils.files import RECIPE_FILE, TEST_FILE, get_package_version, open_output_dir, write_bytes
 from vidstill.utils.text import pluralize
 from vidstill.utils.types import InputError
 
 T = TypeVar("T")
+
+VALIDATION_IMAGE_FILE = "validation.png"
 
 _PACKAGES = ("vidstill", "torch", "torchvision", "av")  # their versions can change a run's numbers
 
@@ -118,7 +122,7 @@ class TrainingSession:
             init: What the run starts from; another one, and other data, make another run.
             test_set: Data that the model will be tested on.
             validation_set: Data that are scored after each epoch.
-            validation: How they are scored, and whether the score chooses the epoch.
+            validation: How they are scored, and whether the score selects the epoch.
             settings: What else makes another run, beside recipe, start and data; they are written with these.
             notes: Messages before training.
 
@@ -159,12 +163,16 @@ class TrainingSession:
             )
             trainer.train()
             metadata = metadata | runtime.run_on_main(lambda: build_provenance(sources))
-            best = trainer.early_stopping
-            if validation_set and validation and best.best_epoch:
-                selection = {"epoch": best.best_epoch, "metric": validation.metric, "score": best.best_score}
+            history = trainer.validation_history
+            if validation_set and validation and history.best and validation.keep_best:
+                epoch, score = history.best
+                selection = {"epoch": epoch, "metric": validation.metric, "score": score}
                 metadata["model_selection"] = selection | {"source": str(validation_set.source)}
             if runtime.is_main:
                 try:
+                    if validation:
+                        chart = draw_validation_curve(history.scores, shorten_metric(validation.metric))
+                        write_bytes(out / VALIDATION_IMAGE_FILE, chart)
                     write_checkpoint(out / MODEL_FILE, model.state_dict(), metadata)
                 except InputError as error:
                     raise RunStopped(f"{error}; training is done and its checkpoint saved") from error

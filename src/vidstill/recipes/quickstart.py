@@ -127,5 +127,6 @@ finetune = FinetuneRecipe(
     batch=32,
     label_smoothing=0.1,
     weight_init="xavier",  # with the authors' initialization this student stays at 1/8: docs/quickstart.md
+    select="last",  # the validation set is the test set, on which nothing should be selected
 )
 finetune_teacher = replace(finetune, encoder=_TEACHER)

@@ -78,6 +78,8 @@ class FinetuneRecipe:
     mixup: MixupCutmix | None = None
     label_smoothing: float = 0.0  # share of each label that is spread over all classes
     mask_ratio: float = 0.0  # of the tokens, masked at the start of the run; falls to 0 by a cosine
+    # epoch whose weights are tested and written: that of the best validation score, or the last; with patience the best
+    select: Literal["best", "last"] = "best"
     patience: int | None = None  # epochs without a better validation score that end the run; None: no early stopping
     seed: int = 0  # random seed
     published_result: str = ""  # what the paper or repository reports
@@ -90,6 +92,11 @@ class FinetuneRecipe:
         check_range(1, math.inf, patience=self.patience)
         for clips in (self.clips, self.views):
             self.encoder.grid(_build_meta_clip(clips))
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the weights of the best epoch are tested and written."""
+        return self.select == "best" or self.patience is not None
 
     def build_classifier_config(self, num_classes: int, *, multi_label: bool = False) -> ClassifierConfig:
         """Build the model's config.

@@ -177,6 +177,7 @@ def _finetune(
         label_smoothing=0.1,
         mask_ratio=mask_ratio,
         norm="pretrained",
+        select="last",  # as published
         published_result=format_result(result, views),
     )
 

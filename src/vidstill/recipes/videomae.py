@@ -133,6 +133,7 @@ def build_finetuning(
         random_erasing=RandomErasing(probability=0.25),
         mixup=MixupCutmix(mixup_alpha=0.8, cutmix_alpha=1.0, switch_probability=0.5, group_clips=device_clips),
         label_smoothing=0.1,
+        select="last",  # as published
         published_result=format_result(result, views),
     )
 

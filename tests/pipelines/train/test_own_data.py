@@ -1,4 +1,4 @@
-"""Own data: several labels, unequal classes, early stopping; and the errors."""
+"""Own data: several labels, unequal classes, validation and early stopping; and the errors."""
 
 import json
 import shutil
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from refused_runs import Runs
-from tiny_runs import FINETUNE, TEACHER, kill_run, log, make_data, run, typed, weights
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny_runs import FINETUNE, TEACHER, kill_run, log, make_data, read_validation, run, typed, weights
 
 from vidstill.cli.main import main
 
@@ -90,7 +91,7 @@ def test_class_balance_is_explained_and_changes_the_samples(built, tmp_path, cap
     assert log(tmp_path / "run0")[0]["loss"] != log(tmp_path / "run1")[0]["loss"]
 
 
-# ---- Early stopping -------------------------------------------------------------------------------------------------
+# ---- Validation -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +103,7 @@ def validated(built, tmp_path_factory):
 
 
 def test_a_validated_run_reports_the_selected_epoch(built, validated):
-    scores = [line["validation"]["top1"] for line in log(validated) if "validation" in line]
+    scores = [scores["top1"] for scores in read_validation(validated)]
     selection = read_result(validated)["model_selection"]
     assert selection["score"] == max(scores)
     assert scores[selection["epoch"] - 1] == max(scores)
@@ -119,30 +120,63 @@ def test_a_killed_run_with_validation_resumes_to_the_same_weights(built, validat
     actual, expected = weights(out), weights(validated)
     assert all(actual[name].equal(expected[name]) for name in expected)
     assert read_result(out) == read_result(validated)
-    printed = [[line for line in log(each) if "validation" in line] for each in (out, validated)]
-    assert printed[0] == printed[1]
+    assert read_validation(out) == read_validation(validated)
 
 
-def test_a_message_says_that_the_test_set_chooses_the_epoch(built, tmp_path, capsys):
-    run(FINETUNE, data=built / "data", out=tmp_path / "run", patience=1, **TWO)
-    assert "the test set chooses the epoch, so its score is too high" in capsys.readouterr().err
-    test = tmp_path / "test.txt"
-    test.write_text(
-        "".join(f"{built}/data/{line}\n" for line in (built / "data" / "val.csv").read_text().split("\n")[:2])
-    )
-    options = {"test_data": test, "patience": 1, **TWO}
-    run(FINETUNE, data=built / "data", out=tmp_path / "other", **options)
-    assert "too high" not in capsys.readouterr().err  # the data's own val split chooses
-    assert read_result(tmp_path / "other")["model_selection"]["source"] == str(built / "data" / "val.csv")
+def test_each_epoch_is_validated_on_the_val_split_and_the_best_one_tested(built, tmp_path, capsys):
+    out = tmp_path / "run"
+    run(f"{FINETUNE} --select best --schedule.epochs 6", data=built / "data", out=out)
+    scores = [scores["top1"] for scores in read_validation(out)]
+    best = 6 - scores[::-1].index(max(scores))
+    printed = capsys.readouterr().err
+    curve = ", ".join(f"{epoch} {score:.1f}" for epoch, score in enumerate(scores, 1))
+    assert f"validation top1: epoch {curve}; best {max(scores):.1f} at epoch {best}, whose weights are kept" in printed
+    assert read_result(out)["model_selection"] == {
+        "epoch": best,
+        "metric": "top1",
+        "score": max(scores),
+        "source": str(built / "data" / "val.csv"),
+    }
+    assert (out / "validation.png").read_bytes().startswith(b"\x89PNG")
+    curves = EventAccumulator(str(out)).Reload()
+    assert [event.value for event in curves.Scalars("validation/top1")] == pytest.approx(scores)
 
 
-def test_validation_without_patience_changes_no_weight(built, tmp_path):
-    for name, more in (("plain", {}), ("validated", {"val_data": built / "data"})):
+def test_select_last_validates_too_and_leaves_the_weights_of_the_last_epoch(built, tmp_path, capsys):
+    for name, more in (("val", {}), ("train", {"val_data": built / "data" / "train.csv"})):
         run(FINETUNE, data=built / "data", out=tmp_path / name, **TWO, **more)
-    actual, expected = weights(tmp_path / "validated"), weights(tmp_path / "plain")
+        assert "model_selection" not in read_result(tmp_path / name)
+        assert len(read_validation(tmp_path / name)) == 2
+    assert "optimistic" not in capsys.readouterr().err  # nothing is selected
+    actual, expected = weights(tmp_path / "train"), weights(tmp_path / "val")
     assert all(actual[name].equal(expected[name]) for name in expected)
-    assert "model_selection" not in read_result(tmp_path / "validated")
-    assert [line for line in log(tmp_path / "validated") if "loss" in line] == log(tmp_path / "plain")
+
+
+def test_the_best_epoch_of_a_multi_label_model_has_the_best_mean_average_precision(built, tmp_path, capsys):
+    out = tmp_path / "run"
+    run(f"{MIXED} --select best", data=built / "multi_label", out=out, **TWO)
+    scores = [scores["mean_average_precision"] for scores in read_validation(out)]
+    assert read_result(out)["model_selection"]["score"] == max(scores)
+    assert f"validation mAP: epoch 1 {scores[0]:.1f}, 2 {scores[1]:.1f}; best" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [{"select": "best"}, {"patience": 1}])
+def test_a_message_says_that_the_test_set_selects_the_epoch(built, tmp_path, capsys, options):
+    message = "the epoch is selected on the test set, so the test score is optimistic; "
+    run(f"{FINETUNE} --batch 2", data=built / "data", out=tmp_path / "run", **options, **TWO)
+    assert capsys.readouterr().err.count(f"{message}hold out others: --val-share 0.2") == 1
+    run(
+        f"{FINETUNE} --batch 2",
+        data=built / "data" / "train.csv",
+        out=tmp_path / "share",
+        val_share=0.5,
+        **options,
+        **TWO,
+    )
+    assert capsys.readouterr().err.count(f"{message}test on other videos: --test-data") == 1
+    options = {"test_data": built / "data" / "train.csv", **options, **TWO}
+    run(f"{FINETUNE} --batch 2", data=built / "data" / "val.csv", out=tmp_path / "other", val_share=0.5, **options)
+    assert "optimistic" not in capsys.readouterr().err
 
 
 # ---- What is wrong --------------------------------------------------------------------------------------------------

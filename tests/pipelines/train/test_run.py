@@ -56,7 +56,7 @@ def test_the_loss_falls_and_the_run_directory_has_its_files(road, stage):
     assert len(losses) == STEPS[stage]
     assert mean(losses[-3:]) < 0.95 * mean(losses[:3])
     names = {path.name.partition(".")[0] for path in (road / stage).iterdir()}
-    test = {"test", "scores", "classes", "confusion"} if finetuned else set()
+    test = {"test", "scores", "classes", "confusion", "validation"} if finetuned else set()
     assert names == {"recipe", "log", "events", "state", "model"} | test
     assert len(list((road / stage / "state").iterdir())) == 1
     stored = recipe(road / stage)
@@ -65,7 +65,7 @@ def test_the_loss_falls_and_the_run_directory_has_its_files(road, stage):
     assert stored["precision"] == "fp32"
     assert stored["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert {split: len(data["fingerprint"]) for split, data in stored["data"].items()} == (
-        {"train": 64} | ({"test": 64} if finetuned else {})
+        {"train": 64} | ({"validation": 64, "test": 64} if finetuned else {})
     )
 
 

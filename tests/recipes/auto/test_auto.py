@@ -50,9 +50,15 @@ def runs(tmp_path_factory):
 
 
 def choose(
-    checkpoint: Checkpoint | None = None, hardware: Hardware = CPU, *, has_validation: bool = False, **stats
+    checkpoint: Checkpoint | None = None,
+    hardware: Hardware = CPU,
+    *,
+    validation_clips: int = 100,
+    is_tested: bool = True,
+    **stats,
 ) -> AutoRecipe:
-    return choose_recipe(replace(STATS, **stats), checkpoint, hardware, has_validation=has_validation)
+    options = {"num_validation_clips": validation_clips, "is_tested_on_validation": is_tested}
+    return choose_recipe(replace(STATS, **stats), checkpoint, hardware, **options)
 
 
 def choose_clips(**stats):
@@ -85,10 +91,11 @@ any_hardware = st.builds(
 
 
 @settings(max_examples=5, deadline=None)
-@given(any_stats, any_hardware, st.booleans())
-def test_every_recipe_can_be_trained_in_the_target_time_and_has_reasons(stats, hardware, has_validation):
-    auto = choose_recipe(stats, None, hardware, has_validation=has_validation)
-    assert auto == choose_recipe(stats, None, hardware, has_validation=has_validation)
+@given(any_stats, any_hardware, st.integers(1, 10**5), st.booleans())
+def test_every_recipe_can_be_trained_in_the_target_time_and_has_reasons(stats, hardware, validation_clips, is_tested):
+    options = {"num_validation_clips": validation_clips, "is_tested_on_validation": is_tested}
+    auto = choose_recipe(stats, None, hardware, **options)
+    assert auto == choose_recipe(stats, None, hardware, **options)
     recipe, sampling, size = auto.recipe, auto.recipe.clips.sampling, auto.recipe.clips.size
     Grid.from_clip(torch.empty(1, 3, sampling.num_frames, *size, device="meta"), recipe.encoder.tubelet)
     assert (sampling, size) == (recipe.views.sampling, recipe.views.size)
@@ -97,13 +104,14 @@ def test_every_recipe_can_be_trained_in_the_target_time_and_has_reasons(stats, h
     assert recipe.batch % hardware.processes == 0
     assert recipe.mixup is None or recipe.batch % (2 * hardware.processes) == 0
     assert recipe.schedule.warmup_epochs < recipe.schedule.epochs <= defaults.EPOCH_RANGE[1]
-    assert (recipe.patience is not None) == has_validation
+    assert (recipe.patience is None) == is_tested
+    assert recipe.select == "best"
     gflops = compute_model_cost(recipe.encoder, num_frames=sampling.num_frames, size=size).gflops
     per_second, kind = defaults.GMACS_PER_SECOND[hardware.device_kind] * hardware.count, hardware.device_kind
-    minutes = recipe.schedule.epochs * 3 * gflops * stats.num_clips / per_second / 60
+    minutes = recipe.schedule.epochs * gflops * (3 * stats.num_clips + validation_clips) / per_second / 60
     assert minutes <= defaults.TRAINING_MINUTES[kind] or recipe.schedule.epochs == defaults.MIN_EPOCHS
     lines = auto.explain(recipe)
-    assert len(lines) == 12
+    assert len(lines) == 13
     assert all(": " in line and "\n" not in line for line in lines)
 
 
@@ -220,6 +228,8 @@ def test_the_command_trains_gives_reasons_and_resumes_on_any_machine(runs, tmp_p
     assert "finetune: 32 x 32 pixels: median short side 16 px" in printed
     assert "finetune: no horizontal flip: a class is called left or right" in printed
     assert "finetune: batch" not in printed  # it was typed
+    assert "finetune: the best epoch's weights are kept: 6 validation clips are scored after each epoch" in printed
+    assert "finetune: no early stopping: the validation set is the test set" in printed
     recipe = load_recipe(out)
     assert recipe.batch == 4
     for name in ("model.safetensors", "test.json"):
@@ -232,7 +242,7 @@ def test_the_command_trains_gives_reasons_and_resumes_on_any_machine(runs, tmp_p
 
 
 def test_a_validation_set_is_scored_and_may_end_the_run(runs, tmp_path, capsys):
-    run(f"{AUTO} {SHORT}", data=runs / "data", out=tmp_path / "run", val_data=runs / "data" / "val.csv")
+    run(f"{AUTO} {SHORT}", data=runs / "data", out=tmp_path / "run", val_data=runs / "data" / "train.csv")
     epochs = round(defaults.PATIENCE_RATIO * defaults.EPOCH_RANGE[1])
     assert f"finetune: early stopping after {epochs} epochs without improvement" in capsys.readouterr().err
     assert json.loads((tmp_path / "run" / "test.json").read_text())["model_selection"]["epoch"] in (1, 2)

@@ -1,4 +1,4 @@
-"""Fine-tuning: train a classifier by a recipe, choose the epoch on a validation set if there is one, and test it."""
+"""Fine-tuning: train a classifier by a recipe, validate each epoch, and test the selected one."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from vidstill.checkpoints.load import init_encoder, load_checkpoint, merge_encod
 from vidstill.data.datasets.train_clips import TrainClips
 from vidstill.data.datasets.view_clips import ViewClips
 from vidstill.engine.distributed import Runtime
-from vidstill.engine.early_stopping import Validation
+from vidstill.engine.validation import Validation
 from vidstill.pipelines.evaluate.classifier import check_decodes, score_classifier, write_classification_result
 from vidstill.pipelines.labeled_data import LabeledSplits, open_labeled_splits
 from vidstill.pipelines.run_config import FinetuneRunConfig
@@ -77,27 +77,27 @@ def run_finetuning(
     config = recipe.build_classifier_config(len(train.classes), multi_label=train.multi_label)
     session.dry_run(lambda: build_task(config.build()))
     check_decodes(ViewClips(test, recipe.views), f"{test.noun}s", run_config)
-    validation_set = splits.validation if run_config.val_data or recipe.patience is not None else None
-    if validation_set is not None and validation_set is not test:
-        check_decodes(ViewClips(validation_set, recipe.views), f"{validation_set.noun}s", run_config)
+    if splits.validation is not test:
+        check_decodes(ViewClips(splits.validation, recipe.views), f"{splits.validation.noun}s", run_config)
     torch.manual_seed(recipe.seed)
     model = config.build()
     if start is not None:
         norm = model.norm if config.norm == "pretrained" and config.pooling != "first" else None
         init_encoder(model.encoder, start, recipe.encoder, head_norm=norm)
-    score = partial(score_classifier, model, classes=train.classes, workers=run_config, runtime=runtime)
-    score = partial(score, multi_label=train.multi_label)
-    validation = None
-    if validation_set is not None:
-        if recipe.patience is not None and validation_set.fingerprint == test.fingerprint:
-            notes = [*notes, "the test set chooses the epoch, so its score is too high; give --val-data other videos"]
-        one_view = replace(recipe.views, temporal_clips=1, spatial_crops=1)  # costs little in every epoch
-        score_epoch = partial(score, validation_set, views=one_view, show_progress=False)
-        validation = Validation(
-            score_epoch=lambda epoch: score_epoch().metrics,
-            metric="mean_average_precision" if train.multi_label else "top1",
-            patience=recipe.patience,
-        )
+    score = partial(score_classifier, model, classes=train.classes, runtime=runtime, multi_label=train.multi_label)
+    one_view = replace(recipe.views, temporal_clips=1, spatial_crops=1)  # costs little in every epoch
+    batches = replace(run_config, device_batch=session.plan.clips_per_microbatch)
+    validation = Validation(
+        score_epoch=lambda epoch: (
+            score(splits.validation, views=one_view, workers=batches, show_progress=False).metrics
+        ),
+        metric="mean_average_precision" if train.multi_label else "top1",
+        keep_best=recipe.keeps_best,
+        patience=recipe.patience,
+    )
+    if recipe.keeps_best and splits.validation.fingerprint == test.fingerprint:
+        other = "test on other videos: --test-data" if run_config.val_share else "hold out others: --val-share 0.2"
+        notes = [*notes, f"the epoch is selected on the test set, so the test score is optimistic; {other}"]
     metadata = {
         "kind": "classifier",
         "encoder": to_dict(recipe.encoder),
@@ -113,13 +113,13 @@ def run_finetuning(
         sources={"init": start} if start else {},
         init=init,
         test_set=test,
-        validation_set=validation_set,
+        validation_set=splits.validation,
         validation=validation,
         settings={"val_share": run_config.val_share},
         notes=notes,
     )
     session.test_once(
-        lambda: score(test, views=recipe.views),
+        lambda: score(test, views=recipe.views, workers=run_config),
         lambda result: write_classification_result(run_config.out, result, selection),
     )
     return run_config.out
@@ -142,8 +142,13 @@ def choose_auto_recipe(run_config: FinetuneRunConfig, init: str | None) -> AutoR
     except (OSError, ValueError, KeyError, TypeError):
         pass  # no run; whatever else is there, the run refuses
     splits = open_run_splits(run_config, fold=run_config.first_fold)
-    start, has_validation = load_checkpoint(init) if init else None, splits.validation is not splits.test
-    return choose_recipe(compute_dataset_stats(splits.train), start, detect_hardware(), has_validation=has_validation)
+    return choose_recipe(
+        compute_dataset_stats(splits.train),
+        load_checkpoint(init) if init else None,
+        detect_hardware(),
+        num_validation_clips=len(splits.validation),
+        is_tested_on_validation=splits.validation.fingerprint == splits.test.fingerprint,
+    )
 
 
 def open_run_splits(run_config: FinetuneRunConfig, *, fold: int) -> LabeledSplits:

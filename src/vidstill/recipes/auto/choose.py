@@ -50,7 +50,12 @@ class AutoRecipe:
 
 
 def choose_recipe(
-    stats: DatasetStats, checkpoint: Checkpoint | None, hardware: Hardware, *, has_validation: bool
+    stats: DatasetStats,
+    checkpoint: Checkpoint | None,
+    hardware: Hardware,
+    *,
+    num_validation_clips: int,
+    is_tested_on_validation: bool,
 ) -> AutoRecipe:
     """Choose a recipe.
 
@@ -58,13 +63,14 @@ def choose_recipe(
         stats: What was counted in the training set.
         checkpoint: What the training starts from; None: random weights.
         hardware: Cores or GPUs.
-        has_validation: Whether there is a validation set besides the training set and the test set.
+        num_validation_clips: Clips that are scored after each epoch.
+        is_tested_on_validation: Whether they are the test set, too.
 
     Raises:
         InputError: The checkpoint is an encoder of clips, and the data are images.
     """
     clip = _choose_clip(stats, checkpoint)
-    encoder, size, epoch_seconds = _choose_encoder_and_size(stats, checkpoint, hardware, clip)
+    encoder, size, epoch_seconds = _choose_encoder_and_size(stats, checkpoint, hardware, clip, num_validation_clips)
     min_epochs, max_epochs = defaults.EPOCH_RANGE
     affordable_epochs = int(60 * defaults.TRAINING_MINUTES[hardware.device_kind] / epoch_seconds)
     full_epochs = min(max(defaults.TOTAL_CLIPS // stats.num_clips, min_epochs), max_epochs)
@@ -103,7 +109,7 @@ def choose_recipe(
         label_smoothing=0.1,
         color_jitter=None if stats.is_images else ColorJitter(),
         mixup=MixupCutmix() if can_mix else None,
-        patience=max(10, round(defaults.PATIENCE_RATIO * epochs)) if has_validation else None,
+        patience=None if is_tested_on_validation else max(10, round(defaults.PATIENCE_RATIO * epochs)),
         weight_init="normal" if is_deep else "xavier",
     )
     noun, init = "image" if stats.is_images else "clip", checkpoint.source if checkpoint else ""
@@ -158,11 +164,14 @@ def choose_recipe(
             + f": the largest class has {max(counts)} {noun}s, the smallest {min(counts)}",
         ),
         (
+            "select",
+            f"the best epoch's weights are kept: {num_validation_clips} validation {noun}s are scored after each epoch",
+        ),
+        (
             "patience",
-            f"early stopping after {recipe.patience} epochs without improvement: there is a validation set besides the "
-            "test set"
-            if has_validation
-            else "no early stopping: there is no validation set besides the test set",
+            "no early stopping: the validation set is the test set"
+            if is_tested_on_validation
+            else f"early stopping after {recipe.patience} epochs without improvement: the test set is another one",
         ),
         (
             "views.temporal_clips views.spatial_crops",
@@ -234,7 +243,7 @@ def _choose_clip_of_checkpoint(checkpoint: Checkpoint, stats: DatasetStats) -> _
 
 
 def _choose_encoder_and_size(
-    stats: DatasetStats, checkpoint: Checkpoint | None, hardware: Hardware, clip: _ClipChoice
+    stats: DatasetStats, checkpoint: Checkpoint | None, hardware: Hardware, clip: _ClipChoice, num_validation_clips: int
 ) -> tuple[ViTConfig, tuple[int, int], float]:
     """Return the encoder, the largest clip size that leaves time for enough epochs, and the seconds of an epoch."""
     kind, sizes = hardware.device_kind, [clip.size]
@@ -244,7 +253,8 @@ def _choose_encoder_and_size(
     for size in sizes:
         encoder = _choose_encoder(stats, checkpoint, kind, size[0])
         gflops = compute_model_cost(encoder, num_frames=clip.sampling.num_frames, size=size).gflops
-        seconds = 3 * gflops * stats.num_clips / (defaults.GMACS_PER_SECOND[kind] * hardware.count)  # with the backward
+        num_forwards = 3 * stats.num_clips + num_validation_clips  # a backward takes twice the time of a forward
+        seconds = gflops * num_forwards / (defaults.GMACS_PER_SECOND[kind] * hardware.count)
         if defaults.EPOCH_RANGE[0] * seconds <= 60 * defaults.TRAINING_MINUTES[kind]:
             break
     return encoder, size, seconds

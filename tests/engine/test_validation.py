@@ -1,4 +1,4 @@
-"""Early stopping: which epoch's weights a run leaves, when it ends, and that a kill at any moment changes neither."""
+"""Validation: which epoch's weights a run leaves, when it ends, and that a kill at any moment changes neither."""
 
 import json
 import math
@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from toy_runs import STEPS, TWO_PROCESSES, PowerCut, act_at, cut_power, get_weights, load_weights, read_log, train
 
 from vidstill.engine.checkpoint import load_state
-from vidstill.engine.early_stopping import Validation
 from vidstill.engine.interruption import RunInterrupted
+from vidstill.engine.validation import Validation, ValidationHistory
 
 EPOCH = STEPS // 4  # steps
 SCORES = [0.1, 0.3, 0.2, 0.2]
@@ -38,8 +38,8 @@ class Scorer:
         return {"top1": self.scores[epoch - 1], "other": -epoch}
 
 
-def run(folder: Path, scorer: Scorer, patience: int | None, **settings):
-    validation = Validation(score_epoch=scorer, metric="top1", patience=patience)
+def run(folder: Path, scorer: Scorer, patience: int | None, *, keep_best: bool = True, **settings):
+    validation = Validation(score_epoch=scorer, metric="top1", keep_best=keep_best, patience=patience)
     return train(folder, task=scorer.task, validation=validation, **settings)
 
 
@@ -50,13 +50,12 @@ def read_scores(folder: Path) -> list:
 
 def assert_same_run(trainer, expected) -> None:
     assert trainer.completed_steps == expected.completed_steps
-    for name in ("best_epoch", "best_score"):
-        assert getattr(trainer.early_stopping, name) == getattr(expected.early_stopping, name)
+    assert trainer.validation_history.best == expected.validation_history.best
     assert get_weights(trainer.task) == get_weights(expected.task)
     assert str(read_scores(trainer.run_dir)) == str(read_scores(expected.run_dir))  # NaN is not equal to itself
 
 
-def select_epoch(scores: list[float], patience: int) -> tuple[int, int]:
+def select_epoch(scores: list[float], patience: float) -> tuple[int, int]:
     """Return the best epoch, the last of equal ones, and how many there are, by the documented rule."""
     best, improvement, highest = 0, 0, -math.inf
     for epoch, score in enumerate(scores, 1):
@@ -70,20 +69,20 @@ def select_epoch(scores: list[float], patience: int) -> tuple[int, int]:
 
 
 @settings(deadline=None, max_examples=6)
-@given(scores, st.integers(1, 4))
+@given(scores, st.integers(1, 4) | st.none())
 def test_run_ends_after_its_patience_with_the_weights_of_the_best_epoch(scores, patience):
-    best, last = select_epoch(scores, patience)
+    best, last = select_epoch(scores, patience or math.inf)
     scorer = Scorer(scores)
     with tempfile.TemporaryDirectory() as folder:
         trainer = run(Path(folder), scorer, patience)
     assert list(scorer.weights) == list(range(1, last + 1))
     assert trainer.completed_steps == last * EPOCH
-    assert trainer.early_stopping.best_epoch == best
+    assert trainer.validation_history.best == ((best, scores[best - 1]) if best else None)
     assert get_weights(trainer.task) == scorer.weights[best or last]
 
 
 @settings(deadline=None, max_examples=5)
-@given(scores, st.integers(1, 3), st.integers(0, STEPS - 1), st.integers(1, 7))
+@given(scores, st.integers(1, 3) | st.none(), st.integers(0, STEPS - 1), st.integers(1, 7))
 def test_power_cut_at_any_step_changes_nothing(scores, patience, step, save_steps):
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as cut:
         whole = run(Path(folder), Scorer(scores), patience)
@@ -124,31 +123,47 @@ def test_validation_that_fails_loses_no_step(tmp_path):
 
 def test_finished_run_keeps_its_best_epoch_and_scores_nothing_again(tmp_path):
     first = run(tmp_path, Scorer(SCORES), 2)
-    assert first.early_stopping.best_epoch == 2
+    assert first.validation_history.best == (2, 0.3)
     assert_same_run(run(tmp_path, scorer := Scorer([0.0] * 4), 2), first)
     assert not scorer.weights
     state = load_state(tmp_path / "state")
-    assert set(state) == {"run", "precision", "progress", "task", "optimizer", "scaler", "early_stopping"}
+    assert set(state) == {"run", "precision", "progress", "task", "optimizer", "scaler", "validation"}
 
 
-def test_without_patience_scores_are_logged_and_the_last_weights_remain(tmp_path):
+def test_scores_are_logged_and_the_last_weights_remain_if_the_best_are_not_kept(tmp_path, capsys):
     plain = train(tmp_path / "plain")
-    trainer = run(tmp_path / "scored", scorer := Scorer([0.3, 0.1, 0.1, 0.1]), None)
+    trainer = run(tmp_path / "scored", scorer := Scorer([30.0, 10.0, 10.0, 10.0]), None, keep_best=False)
     assert list(scorer.weights) == [1, 2, 3, 4]
-    assert trainer.early_stopping.best_epoch == 0
+    assert not trainer.validation_history.best_weights
     assert get_weights(trainer.task) == get_weights(plain.task)
     lines = read_scores(tmp_path / "scored")
-    assert [line[2]["top1"] for line in lines if line[2]] == [0.3, 0.1, 0.1, 0.1]
+    assert [line[2]["top1"] for line in lines if line[2]] == [30, 10, 10, 10]
     assert [list(line[:2]) for line in lines if not line[2]] == read_log(tmp_path / "plain", "step", "loss")
+    assert "validation top1: epoch 1 30.0, 2 10.0, 3 10.0, 4 10.0; best 30.0 at epoch 1\n" in capsys.readouterr().err
+
+
+def test_curve_of_many_epochs_is_one_line_from_the_first_to_the_last():
+    history = ValidationHistory(scores=[float(epoch) for epoch in range(1, 100)] + [math.nan])
+    line = history.summarize("mean_average_precision")
+    assert line.startswith("validation mAP: epoch 1 1.0, ")
+    assert line.endswith(", 100 nan; best 99.0 at epoch 99")
+    assert len(line) < 120
+    assert ValidationHistory(scores=[math.nan]).summarize("top1").endswith("epoch 1 nan; no epoch has a score")
+
+
+def test_a_run_in_which_no_epoch_has_a_score_keeps_the_last_weights(tmp_path):
+    trainer = run(tmp_path / "scored", Scorer([math.nan] * 4), None)
+    assert get_weights(trainer.task) == get_weights(train(tmp_path / "plain").task)
 
 
 def test_two_processes_select_the_epoch_that_one_selects(tmp_path):
     task = Toy()
-    validation = Validation(score_epoch=lambda epoch: first_bias(task), metric="bias", patience=1)
+    validation = Validation(score_epoch=lambda epoch: first_bias(task), metric="bias", keep_best=True, patience=1)
     one = train(tmp_path / "one", task=task, plan=toy_plan(at_once=4), validation=validation)
     process = subprocess.run([*TWO_PROCESSES, tmp_path / "two", "--patience", "1"], capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
-    assert f"selected epoch {one.early_stopping.best_epoch}" in process.stderr
+    epoch, score = one.validation_history.best
+    assert f"best {score:.1f} at epoch {epoch}, whose weights are kept" in process.stderr
     weights = load_weights(tmp_path / "two")
     for name, tensor in one.task.state_dict().items():
         torch.testing.assert_close(weights[name], tensor, rtol=0, atol=1e-5)
