@@ -24,7 +24,7 @@ from paths import PROJECT
 from vidstill.data.storage.fetch import StorageUnreachable
 from vidstill.parallel import process as process_module
 from vidstill.parallel.pool import LostTask, WorkerPool, map_in_order, map_in_workers
-from vidstill.parallel.process import send_heartbeat
+from vidstill.parallel.process import WorkerProcess, send_heartbeat
 
 
 def collect(results: Iterator[tuple[int, object]]) -> list[object]:
@@ -275,3 +275,25 @@ def test_processes_that_are_not_forked_do_the_same(monkeypatch):
     monkeypatch.setattr(process_module, "_USE_FORK", False)
     assert collect(map_in_workers(np.arange, [3, 5], workers=1))[1].tolist() == [0, 1, 2, 3, 4]
     resource_tracker._resource_tracker._stop()  # a process that multiprocessing keeps
+
+
+def test_interrupt_during_the_start_of_a_worker_is_neither_lost_nor_leaves_the_worker(monkeypatch):
+    """In the hooks of a fork Python ignores exceptions, the KeyboardInterrupt of a SIGINT too."""
+    started = []
+    original = WorkerProcess.start
+
+    def start(*args):
+        os.kill(os.getpid(), signal.SIGINT)
+        worker = original(*args)
+        started.append(worker.process.pid)
+        return worker
+
+    monkeypatch.setattr(WorkerProcess, "start", start)
+    with (
+        pytest.raises(KeyboardInterrupt),
+        WorkerPool(abs, workers=1, max_pending=1, tasks_per_worker=1) as pool,
+    ):
+        pool.submit(-1)
+    assert len(started) == 1
+    with pytest.raises(ProcessLookupError):
+        os.kill(started[0], 0)

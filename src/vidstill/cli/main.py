@@ -34,6 +34,14 @@ VERBS = {  # what each takes and does, and its function, whose module is importe
     "doctor": ("", "devices, precision, decoders, disk space, versions", "doctor:doctor_command"),
 }
 
+_RESUMING_VERBS = frozenset(
+    {
+        *("quickstart", "pretrain", "finetune", "embed", "detect train", "detect boxes"),
+        *("probe linear", "probe knn", "probe attentive", "probe all"),  # their features are cached
+        *("data make", "data scan", "data pack"),
+    }
+)
+
 USAGE = "\n".join(
     [
         "usage: vidstill VERB …\n",
@@ -65,7 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return 0
     except KeyboardInterrupt:
-        return _print_error("interrupted; the same command resumes a run from its last checkpoint", 130)
+        effect = "goes on where it was" if verb in _RESUMING_VERBS else "begins anew"
+        return _print_error(f"interrupted; the same command {effect}", 130)
     except BrokenPipeError:  # the reader of our output has closed it, as in `vidstill recipes | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141

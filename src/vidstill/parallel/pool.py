@@ -12,7 +12,13 @@ from functools import partial
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
-from vidstill.parallel.process import KILL_TIMEOUT_SECONDS, WorkerProcess, allocate_slots, unpack_result
+from vidstill.parallel.process import (
+    KILL_TIMEOUT_SECONDS,
+    WorkerProcess,
+    allocate_slots,
+    delay_interrupts,
+    unpack_result,
+)
 
 WORKER_TIMEOUT_SECONDS = 60.0
 """A worker that makes no progress for so long, while its result is waited for, is killed."""
@@ -180,8 +186,9 @@ class WorkerPool(Generic[T, R]):
         while self._queue:
             worker = min(self._workers, key=lambda worker: len(worker.tickets), default=None)
             if worker is None or (worker.tickets and len(self._workers) < self._max_workers):
-                worker = WorkerProcess.start(self._fn, self._slots)
-                self._workers.append(worker)
+                with delay_interrupts():
+                    worker = WorkerProcess.start(self._fn, self._slots)
+                    self._workers.append(worker)  # and it is killed when the pool is closed
                 self._selector.register(worker.outbox, selectors.EVENT_READ, worker)
             if len(worker.tickets) >= self._tasks_per_worker:
                 return

@@ -13,9 +13,11 @@ import os
 import pickle
 import signal
 import sys
+import threading
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -46,6 +48,26 @@ def send_heartbeat() -> None:
     """Report progress from within a long task, so that it is not killed; does nothing outside of a worker."""
     if _heartbeat is not None:
         _heartbeat[_BEATS_INDEX] += 1
+
+
+@contextmanager
+def delay_interrupts() -> Iterator[None]:
+    """Deliver a SIGINT at the end of the block.
+
+    Python swallows a KeyboardInterrupt in the hooks of a fork, and the new process would print one before it ignores
+    the signal.
+    """
+    if threading.current_thread() is not threading.main_thread():  # which alone handles signals
+        yield
+        return
+    received: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        for number in received[:1]:
+            signal.raise_signal(number)
 
 
 def allocate_slots(num_slots: int, slot_num_bytes: int) -> list[Any]:
