@@ -44,6 +44,15 @@ def test_a_crop_has_the_requested_size(crop, height, width, size, seed):
     assert cropped.flags.c_contiguous
 
 
+def test_a_multi_scale_crop_is_resized_as_pil_does_and_does_not_alias():
+    """A checkerboard of single pixels becomes grey; without antialiasing it would keep its contrast."""
+    board = np.repeat(255 * (np.indices((64, 64)).sum(axis=0) % 2)[..., None], 3, axis=2).astype(np.uint8)
+    for image in (board, noise(64, 64)):
+        resized = Image.fromarray(image).resize((15, 15), Image.Resampling.BILINEAR)
+        cropped = MultiScaleCrop(scales=(1.0,)).apply(image[None], (15, 15), np.random.default_rng(0))
+        assert np.abs(cropped[0].astype(int) - np.asarray(resized, dtype=int)).max() <= 1
+
+
 @given(crops, seeds)
 def test_every_frame_has_the_same_crop_and_a_seed_repeats_it(crop, seed):
     frames = np.repeat(noise(1, 30, 40), 3, axis=0)

@@ -79,6 +79,24 @@ def test_a_span_that_fits_has_its_stride_throughout(sampling, data):
     assert starts[-1] + sampling.num_frames * sampling.stride == total
 
 
+@pytest.mark.parametrize(
+    ("num_frames", "stride", "start", "total", "frames"),  # of the authors' rule: on by s only if (current + 1) + s < n
+    [
+        (16, 4, 0, 40, [*range(0, 36, 4), *[36] * 7]),  # the example of the papers' codes
+        (16, 4, 0, 41, [*range(0, 36, 4), *[36] * 7]),  # 40 is the last frame, which is never reached
+        (16, 4, 0, 42, [*range(0, 40, 4), *[40] * 6]),
+        (16, 4, 0, 5, [0] * 16),
+        (16, 4, 0, 6, [0, *[4] * 15]),
+        (4, 2, 0, 8, [0, 2, 4, 6]),
+        (4, 2, 1, 8, [1, 3, 5, 5]),
+        (4, 1, 0, 3, [0, 1, 1, 1]),
+        (4, 1, 0, 1, [0, 0, 0, 0]),
+    ],
+)
+def test_a_span_never_reaches_the_last_frame_of_a_video_that_ends_too_soon(num_frames, stride, start, total, frames):
+    assert SpanSampling(num_frames=num_frames, stride=stride).list_indices_from(start, total) == frames
+
+
 @given(st.builds(DenseSampling, num_frames=counts, stride=strides), st.data())
 def test_a_dense_clip_fills_its_span_and_never_shows_the_last_frame(sampling, data):
     span = sampling.num_frames * sampling.stride
