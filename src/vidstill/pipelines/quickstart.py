@@ -38,6 +38,7 @@ from vidstill.recipes.quickstart import DistillationMethod
 from vidstill.recipes.recipe import FinetuneRecipe, PretrainRecipe
 from vidstill.synthetic.dataset import make_dataset
 from vidstill.tasks.probes.linear import evaluate_linear_probe
+from vidstill.utils.arguments import check_arguments
 from vidstill.utils.config_io import from_dict
 from vidstill.utils.files import TEST_FILE, get_package_version, write_bytes, write_json
 from vidstill.utils.flops import compute_model_cost
@@ -58,6 +59,7 @@ LabelledClips = tuple[Float[Tensor, "n v 3 t h w"], Int[Tensor, "n"]]
 RecipeT = TypeVar("RecipeT", PretrainRecipe, FinetuneRecipe)
 
 
+@check_arguments
 def quickstart(
     *,
     out: StrPath = "runs/quickstart",

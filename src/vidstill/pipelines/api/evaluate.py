@@ -16,9 +16,11 @@ from vidstill.pipelines.probe.run import run_probes
 from vidstill.pipelines.run_config import Workers
 from vidstill.tasks.metrics.ava_map import MatchingOrder
 from vidstill.tasks.results import MultiLabelResult, SingleLabelResult
+from vidstill.utils.arguments import check_arguments
 from vidstill.utils.types import StrPath
 
 
+@check_arguments
 def evaluate(
     model: StrPath,
     *,
@@ -51,6 +53,7 @@ def evaluate(
     return evaluate_classifier(os.fspath(model), os.fspath(data), fold=fold, workers=run_config, out=optional_path(out))
 
 
+@check_arguments
 def evaluate_detector(
     model: StrPath,
     *,
@@ -110,6 +113,7 @@ def evaluate_detector(
     )
 
 
+@check_arguments
 def probe(
     model: StrPath | Sequence[StrPath],
     *,

@@ -19,10 +19,12 @@ from vidstill.pipelines.infer.videos import SplitChoice, find_videos
 from vidstill.pipelines.infer.writers.feature_store import FormatName
 from vidstill.pipelines.run_config import Workers
 from vidstill.pipelines.trained_models import load_detector
+from vidstill.utils.arguments import check_arguments
 from vidstill.utils.terminal import show_progress_bar
 from vidstill.utils.types import StrPath
 
 
+@check_arguments
 def predict(
     model: StrPath | VideoEncoder,
     videos: StrPath | Sequence[StrPath],
@@ -73,6 +75,7 @@ def predict(
     return replace(predictions, videos=tuple(gather(encoder.runtime, share).values()))
 
 
+@check_arguments
 def embed(
     model: StrPath | VideoEncoder,
     videos: StrPath | Sequence[StrPath],
@@ -144,6 +147,7 @@ def embed(
         )
 
 
+@check_arguments
 def detect(
     model: StrPath,
     videos: StrPath | Sequence[StrPath],

@@ -17,6 +17,7 @@ from vidstill.pipelines.train.pretrain import run_pretraining
 from vidstill.recipes.change import change_recipe
 from vidstill.recipes.recipe import DetectionRecipe, FinetuneRecipe, PretrainRecipe, Recipe
 from vidstill.recipes.recipe import find_recipe as open_recipe
+from vidstill.utils.arguments import check_arguments
 from vidstill.utils.files import TEST_FILE
 from vidstill.utils.types import InputError, StrPath
 
@@ -45,6 +46,7 @@ class TrainedModel(os.PathLike[str]):
         return str(self.out)
 
 
+@check_arguments
 def pretrain(
     recipe: StrPath | PretrainRecipe,
     *,
@@ -92,6 +94,7 @@ def pretrain(
     return run_pretraining(resolved, run_config, init=optional_text(init), changes=typed)
 
 
+@check_arguments
 def finetune(
     recipe: StrPath | FinetuneRecipe = "auto",
     *,
@@ -158,6 +161,7 @@ def finetune(
     return _read_test(run_finetuning(resolved, run_config, init=start, notes=notes, changes=typed))
 
 
+@check_arguments
 def train_detector(
     recipe: StrPath | DetectionRecipe,
     *,
