@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vidstill.pipelines.trained_models import load_detector as load_detector
     from vidstill.recipes.recipe import find_recipe as find_recipe
     from vidstill.recipes.recipe import list_recipe_names as list_recipe_names
+    from vidstill.synthetic.make import make_clips as make_clips
     from vidstill.utils.types import InputError as InputError
 
 _MODULES = {
@@ -41,6 +42,7 @@ _MODULES = {
     "load_classifier": "pipelines.trained_models",
     "load_detector": "pipelines.trained_models",
     "load_encoder": "pipelines.infer.encoder",
+    "make_clips": "synthetic.make",
     "predict": "pipelines.api.infer",
     "pretrain": "pipelines.api.train",
     "probe": "pipelines.api.evaluate",

@@ -11,6 +11,7 @@ import pytest
 from tiny_runs import make_data
 
 import vidstill
+from vidstill.cli.data import data_make_command
 from vidstill.cli.detect import detect_evaluate_command, detect_predict_command, detect_train_command
 from vidstill.cli.infer import embed_command, predict_command
 from vidstill.cli.probe import probe_all_command
@@ -18,6 +19,7 @@ from vidstill.cli.train import evaluate_command, finetune_command, pretrain_comm
 
 FUNCTIONS = [name for name in dir(vidstill) if name != "InputError"]
 VERB_OF: dict[str, Callable[..., None]] = {
+    "make_clips": data_make_command,
     "pretrain": pretrain_command,
     "finetune": finetune_command,
     "evaluate": evaluate_command,

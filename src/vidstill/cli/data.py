@@ -2,9 +2,9 @@
 
 import json as jsons
 import sys
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from tyro.conf import Positional
 
@@ -17,7 +17,6 @@ from vidstill.engine.distributed import count_cores
 from vidstill.utils.files import write_bytes
 from vidstill.utils.terminal import echo, echo_skipped, show_progress_bar, to_json_value
 from vidstill.utils.text import format_one_line
-from vidstill.utils.types import InputError
 
 _DEFAULT_TRANSCODE = TranscodeConfig()
 
@@ -54,18 +53,21 @@ def data_make_command(
         classes: Motions to draw; None: all. Not with --boxes, whose clips have all actions.
         seed: Random seed.
     """
-    from vidstill.synthetic.boxes import SyntheticBoxesConfig
-    from vidstill.synthetic.dataset import SyntheticClipsConfig, make_dataset
+    from vidstill.synthetic.make import make_clips
 
-    options: dict[str, Any] = {"train": train, "val": val, "unlabelled": unlabelled, "size": size, "fps": fps}
-    options |= {"frames": frames, "classes": classes, "seconds": seconds}
-    typed = {name: value for name, value in options.items() if value is not None}
-    config_class = SyntheticBoxesConfig if boxes else SyntheticClipsConfig
-    if unusable := [f"--{name}" for name in typed if name not in {each.name for each in fields(config_class)}]:
-        hint = "with --boxes; --seconds" if boxes else "without --boxes; --frames"
-        raise InputError(f"{' and '.join(unusable)} cannot be given {hint} sets the length of a clip")
-    with show_progress_bar("clips") as progress:
-        make_dataset(directory, config_class(seed=seed, **typed), progress=progress)
+    make_clips(
+        directory,
+        boxes=boxes,
+        train=train,
+        val=val,
+        unlabelled=unlabelled,
+        frames=frames,
+        seconds=seconds,
+        size=size,
+        fps=fps,
+        classes=classes,
+        seed=seed,
+    )
     next_command = f"detect train RECIPE --data {directory}" if boxes else f"data inspect {directory}"
     echo(f"made: {directory}; next: vidstill {next_command}")
 

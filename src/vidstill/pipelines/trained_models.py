@@ -12,6 +12,7 @@ from vidstill.recipes import imagemae, stmae, videomae
 from vidstill.recipes.recipe import NUM_CLASSES, DetectionRecipe
 from vidstill.tasks.classification import Classifier, ClassifierConfig
 from vidstill.tasks.detection import Detector, DetectorConfig
+from vidstill.utils.arguments import check_arguments
 from vidstill.utils.config_io import from_dict, to_dict
 from vidstill.utils.types import InputError, StrPath
 
@@ -29,6 +30,7 @@ class LoadedDetector:
     source: str
 
 
+@check_arguments
 def load_classifier(source: StrPath | Checkpoint) -> tuple[Classifier, Checkpoint]:
     """Load a fine-tuned model, native or foreign, and the metadata of its file.
 
@@ -55,6 +57,7 @@ def load_classifier(source: StrPath | Checkpoint) -> tuple[Classifier, Checkpoin
     return build_from_state(config.build, config.encoder, checkpoint.tensors, source), checkpoint
 
 
+@check_arguments
 def load_detector(source: StrPath) -> LoadedDetector:
     """Load the detector of a run directory or of a weights file.
 

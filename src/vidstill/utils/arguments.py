@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from types import UnionType
 from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from vidstill.utils.text import join_first
 from vidstill.utils.types import InputError
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_MAX_CHARACTERS, _MAX_CHOICES = 60, 20
+_MAX_CHARACTERS = 60
 
 
 def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
@@ -53,9 +52,9 @@ def _describe(annotation: Any) -> str:
     """Return an annotation as it is written, and a Literal as its values."""
     args = get_args(annotation)
     if get_origin(annotation) in (Union, UnionType):
-        return " or ".join(map(_describe, args))
+        return " or ".join(map(_describe, args)).replace("str or PathLike[str]", "a path")
     if get_origin(annotation) is Literal:
-        return join_first([repr(each) for each in args], _MAX_CHOICES)
+        return f"one of {', '.join(map(repr, args))}" if len(args) > 1 else repr(args[0])
     if get_origin(annotation) is Sequence:
         return f"a sequence of {_describe(args[0])}"
     return "None" if annotation is type(None) else inspect.formatannotation(annotation).rpartition(".")[2]

@@ -30,6 +30,7 @@ from vidstill.pipelines.infer.videos import build_row_manifest
 from vidstill.pipelines.trained_models import load_classifier
 from vidstill.tasks.classification import Classifier
 from vidstill.tasks.metrics.accuracy import merge_views
+from vidstill.utils.arguments import check_arguments
 from vidstill.utils.config_io import from_dict
 from vidstill.utils.types import InputError, StrPath, check_range
 
@@ -258,6 +259,7 @@ def _load_views(manifest: Manifest, views: ViewsConfig) -> Num[Tensor, "v 3 t h 
     return torch.from_numpy(ViewClips(manifest, views).load_arrays(0)[0][0])
 
 
+@check_arguments
 def load_encoder(source: StrPath, *, precision: Precision = "auto", runtime: Runtime | None = None) -> VideoEncoder:
     """Load the encoder of a run directory or of a checkpoint, ours or a published one.
 
