@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from vidstill.pipelines.quickstart import quickstart as quickstart
     from vidstill.pipelines.trained_models import load_classifier as load_classifier
     from vidstill.pipelines.trained_models import load_detector as load_detector
-    from vidstill.recipes.recipe import find_recipe as find_recipe
-    from vidstill.recipes.recipe import list_recipe_names as list_recipe_names
+    from vidstill.recipes.sources import list_recipes as list_recipes
+    from vidstill.recipes.sources import open_recipe as open_recipe
     from vidstill.synthetic.make import make_clips as make_clips
     from vidstill.utils.types import InputError as InputError
 
@@ -36,13 +36,13 @@ _MODULES = {
     "embed": "pipelines.api.infer",
     "evaluate": "pipelines.api.evaluate",
     "evaluate_detector": "pipelines.api.evaluate",
-    "find_recipe": "recipes.recipe",
     "finetune": "pipelines.api.train",
-    "list_recipe_names": "recipes.recipe",
+    "list_recipes": "recipes.sources",
     "load_classifier": "pipelines.trained_models",
     "load_detector": "pipelines.trained_models",
     "load_encoder": "pipelines.infer.encoder",
     "make_clips": "synthetic.make",
+    "open_recipe": "recipes.sources",
     "predict": "pipelines.api.infer",
     "pretrain": "pipelines.api.train",
     "probe": "pipelines.api.evaluate",

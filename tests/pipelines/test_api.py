@@ -125,7 +125,7 @@ def encoder(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def classifier(folder: Path, encoder: Path) -> Any:
     out = folder / "classifier"
-    recipe = vidstill.find_recipe("quickstart.finetune")
+    recipe = vidstill.open_recipe("quickstart.finetune")
     return vidstill.finetune(recipe, data=folder / "clips", init=encoder, out=out, changes=FINETUNE, **MACHINE)
 
 

@@ -8,6 +8,7 @@ from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from vidstill.recipes.sources import load_variable
+from vidstill.utils.config_io import parse_value, suggest_names, to_dict
 from vidstill.utils.types import InputError
 
 
@@ -28,17 +29,37 @@ def change_recipe(config: Any, changes: Mapping[str, Any], option: str = "") -> 
     for name, value in changes.items():
         path = f"{option}.{name.replace('_', '-')}" if option else f"--{name.replace('_', '-')}"
         if name not in config_fields:
-            raise InputError(f"{path} is not an option of {config_type.__name__}, which this recipe has; leave it out")
-        if isinstance(value, str) and list_part_types(hints[name]):
+            hint = suggest_names(name, config_fields) or "; leave it out"
+            raise InputError(f"{path} is not an option of {config_type.__name__}, which this recipe has{hint}")
+        part = config_fields[name].default if isinstance(config, type) else getattr(config, name)
+        is_part = is_dataclass(part) or bool(list_part_types(hints[name]))
+        if is_part and isinstance(value, str):
             value = {"": value}
-        if isinstance(value, dict):
-            part = config_fields[name].default if isinstance(config, type) else getattr(config, name)
-            value = _change_part(part, config_fields[name].default, hints[name], value, path)
-        values[name] = value
+        if is_part and isinstance(value, dict):
+            values[name] = _change_part(part, config_fields[name].default, hints[name], value, path)
+        else:
+            values[name] = _convert_value(value, hints[name], path)
     try:
         return config(**values) if isinstance(config, type) else replace(config, **values)
     except TypeError as error:
         raise InputError(f"{option} is incomplete: {error}") from None
+
+
+def _convert_value(value: Any, annotation: Any, option: str) -> Any:
+    """Return a value in the field's type: a list as a tuple, a whole number as a float.
+
+    Raises:
+        InputError: It does not fit the field.
+    """
+    if is_dataclass(value):
+        if annotation is Any or isinstance(value, _list_types(annotation)):
+            return value
+        raise InputError(f"{option} is a {type(value).__name__}, which is not allowed there")
+    try:
+        plain = to_dict(value)
+    except TypeError:
+        raise InputError(f"{option} is {value!r}; give a number, a text or a list of them") from None
+    return parse_value(annotation, plain, option)
 
 
 def _change_part(part: Any, default: Any, annotation: Any, changes: dict[str, Any], option: str) -> Any:
@@ -50,6 +71,8 @@ def _change_part(part: Any, default: Any, annotation: Any, changes: dict[str, An
             raise InputError(f"{option}.{name} contradicts {option} None; give one of them")
         return None
     part = part if is_dataclass(part) else default
+    if is_dataclass(kind):
+        part, kind = _convert_value(kind, annotation, option), None
     if kind is not None:
         kind_type = find_kind(annotation, kind, option)
         return change_recipe(kind_type, {**carry_fields(part, kind_type), **changes}, option)

@@ -46,10 +46,21 @@ def from_dict(expected_type: type[T], value: Any, *, own_classes: bool = False) 
     Raises:
         InputError: A field, a class or a value is unknown to this version.
     """
-    return _parse_value(expected_type, value, expected_type.__name__, own_classes)
+    return parse_value(expected_type, value, expected_type.__name__, own_classes)
 
 
-def _parse_value(expected: Any, value: Any, where: str, own_classes: bool) -> Any:
+def parse_value(expected: Any, value: Any, where: str, own_classes: bool = False) -> Any:
+    """Return what `to_dict` made of a value as the type of its annotation.
+
+    Args:
+        expected: The annotation.
+        value: Plain JSON.
+        where: What messages call the value.
+        own_classes: As for `from_dict`.
+
+    Raises:
+        InputError: It does not fit.
+    """
     origin, args = typing.get_origin(expected), typing.get_args(expected)
     if isinstance(value, dict) and _CLASS_KEY in value:
         config_class = _import_class(value[_CLASS_KEY], where, own_classes)
@@ -70,7 +81,7 @@ def _parse_value(expected: Any, value: Any, where: str, own_classes: bool) -> An
             return None
         for member_type in (each for each in args if each is not type(None)):
             try:
-                return _parse_value(member_type, value, where, own_classes)
+                return parse_value(member_type, value, where, own_classes)
             except InputError as error:
                 last_error = error
         raise last_error
@@ -80,7 +91,7 @@ def _parse_value(expected: Any, value: Any, where: str, own_classes: bool) -> An
         item_types = [args[0]] * len(value) if args[1:] == (...,) else args
         if len(item_types) != len(value):
             raise InputError(f"{where} has {len(value)} entries; it must have {len(item_types)}")
-        return tuple(_parse_value(kind, item, where, own_classes) for kind, item in zip(item_types, value, strict=True))
+        return tuple(parse_value(kind, item, where, own_classes) for kind, item in zip(item_types, value, strict=True))
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if expected in (bool, int, float, str) and type(value) is not expected:
@@ -139,7 +150,7 @@ def _build_instance(config_class: type, data: dict[str, Any], where: str, own_cl
             continue
         if name not in names:
             raise InputError(f"{where} has no field {name!r}{suggest_names(name, names)}")
-        values[name] = _parse_value(hints[name], item, f"{where}.{name}", own_classes)
+        values[name] = parse_value(hints[name], item, f"{where}.{name}", own_classes)
     try:
         return config_class(**values)
     except TypeError as error:

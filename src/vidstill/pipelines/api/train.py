@@ -16,7 +16,7 @@ from vidstill.pipelines.train.folds import finetune_folds
 from vidstill.pipelines.train.pretrain import run_pretraining
 from vidstill.recipes.change import change_recipe
 from vidstill.recipes.recipe import DetectionRecipe, FinetuneRecipe, PretrainRecipe, Recipe
-from vidstill.recipes.recipe import find_recipe as open_recipe
+from vidstill.recipes.sources import name_run, open_recipe
 from vidstill.utils.arguments import check_arguments
 from vidstill.utils.files import TEST_FILE
 from vidstill.utils.types import InputError, StrPath
@@ -245,7 +245,7 @@ def _nest_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
             fields[part] = fields = kind if isinstance(kind, dict) else {"": kind}
         value = os.fspath(value) if isinstance(value, os.PathLike) else value
         if isinstance(fields.get(last), dict):
-            fields[last][""] = value
+            fields[last][""] = "None" if value is None else value
         else:
             fields[last] = value
     return nested
@@ -257,7 +257,7 @@ def _choose_run_dir(out: StrPath | None, recipe: StrPath | Recipe) -> Path:
         return Path(out)
     if not isinstance(recipe, str | os.PathLike):
         raise InputError("a recipe object has no name to call its run by; give a run directory: out=…")
-    return Path("runs") / os.fspath(recipe).replace("-", "_")
+    return Path("runs") / name_run(os.fspath(recipe)).replace("-", "_")
 
 
 def _read_test(out: Path) -> TrainedModel:
