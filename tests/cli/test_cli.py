@@ -67,7 +67,7 @@ def test_a_fine_tuning_starts_from_the_checkpoint_of_init(calls, capsys):
     recipe = calls[0].recipe
     assert calls[0].init == "runs/student"
     assert (recipe.mixup.cutmix_alpha, recipe.random_erasing.probability, recipe.views.temporal_clips) == (0, 0, 1)
-    assert "top1  0.5" in capsys.readouterr().out
+    assert "top-1  0.5 %" in capsys.readouterr().out
 
 
 def test_only_rank_0_prints_the_result_and_others_print_their_rank(calls, capsys, monkeypatch):

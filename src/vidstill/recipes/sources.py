@@ -37,6 +37,8 @@ def open_recipe(source: str) -> Recipe:
         raise InputError(f"{source} is no recipe; give a name, a run directory, a .json file, or FILE.py:NAME")
     if os.sep in source:
         raise InputError(f"there is no directory or file {source}")
+    if source.replace("-", "_") not in load_recipes() and (own := _find_own_file(source)):
+        raise InputError(f"there is no recipe {source!r}; one of your own is {own}")
     return find_recipe(source)
 
 
@@ -169,6 +171,15 @@ def _load_own_recipe(source: str) -> Recipe:
     lacks = "several recipes" if recipes and not name else f"no recipe{f' {name!r}' if name else ''}"
     choice = f"; give one of {join_first(list(recipes), _MAX_NAMES)}" if recipes else "; it defines none"
     raise InputError(f"{where} has {lacks}{choice}")
+
+
+def _find_own_file(source: str) -> str:
+    """Return what may have been meant by `my_recipes.mine`, if there is my_recipes.py; else an empty string."""
+    for module, variable in ((source, "NAME"), source.rpartition(".")[::2]):
+        path = Path(*module.split(".")).with_suffix(".py")
+        if module and path.is_file():
+            return f"{module}:{variable}" if path.parent.name else f"{path}:{variable}"
+    return ""
 
 
 def _read_recipe(path: Path) -> Recipe:
