@@ -9,6 +9,7 @@ from typing import Annotated
 from tyro.conf import Positional
 
 from vidstill.cli.options import NO_PREFIX, Fold, Json, Root
+from vidstill.data.manifest.hold_out import SplitBy
 from vidstill.data.storage.fetch import parse_path
 from vidstill.data.tools.pack import CLIPS_PER_SHARD, SKIPPED_FILE, pack_dataset
 from vidstill.data.tools.scan import MIN_FRAMES, scan_dataset
@@ -104,6 +105,35 @@ def data_inspect_command(
             write_bytes(contact_sheet, draw_contact_sheet(data, manifests, progress=progress))
         text += f"\n\ncontact sheet: {format_one_line(str(contact_sheet))}"
     echo(jsons.dumps(to_json_value(asdict(summary)), indent=1) if json else text)
+
+
+def data_split_command(
+    data: Positional[str],
+    /,
+    *,
+    out: Path,
+    val_share: float = 0.2,
+    by: SplitBy = "clip",
+    seed: int = 0,
+    root: Root = None,
+    json: Json = False,
+) -> None:
+    """Split a data set into lists to train and to validate on, each class alike; --data OUT reads both.
+
+    Args:
+        data: Directory of videos or of class directories, or list.
+        out: Directory of train.csv, val.csv and classes.txt.
+        val_share: Share of the videos that are held out for validation.
+        by: Which videos stay on one side: clip, the rows of one file; group, those with the same value in a table's
+            column `group` (a person, a place, a recording), or of UCF101's groups by their names; directory, those in
+            one directory.
+        seed: Random seed.
+    """
+    from vidstill.data.tools.split import split_dataset
+
+    report = split_dataset(parse_path(data), out, val_share=val_share, by=by, seed=seed, root=root)
+    lines = [*report.format_lines(), f"next: vidstill finetune auto --data {out}"]
+    echo(jsons.dumps(to_json_value(asdict(report)), indent=1) if json else "\n".join(lines))
 
 
 def bench_data_command(

@@ -26,6 +26,7 @@ VERBS = {  # what each takes and does, and its function, whose module is importe
     "data make": ("DIR", "draw synthetic clips; --boxes: with persons and actions", "data:data_make_command"),
     "data scan": ("DATA", "decode every file once; find broken and duplicate videos", "data:data_scan_command"),
     "data pack": ("DATA --out DIR", "re-encode videos into tar shards that decode fast", "data:data_pack_command"),
+    "data split": ("DATA --out DIR", "train and val lists, by clip, group or directory", "data:data_split_command"),
     "data inspect": ("DATA", "classes, sizes and problems; a contact sheet", "data:data_inspect_command"),
     "bench data": ("[DATA]", "speed of decoding, augmentation and loading", "data:bench_data_command"),
     "weights list": ("[PATTERN]", "published checkpoints: size, accuracy, licence, URL", "weights_list:list_weights"),

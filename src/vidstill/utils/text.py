@@ -5,8 +5,9 @@ from unicodedata import category, normalize
 
 
 def pluralize(count: int, noun: str) -> str:
-    """Return `1 video`, `1,200 videos`, `2 classes`, `3 boxes`."""
-    return f"{count:,} {noun}" + ("" if count == 1 else "es" if noun.endswith(("s", "x")) else "s")
+    """Return `1 video`, `1,200 videos`, `2 classes`, `3 boxes`, `4 directories`."""
+    plural = f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}{'es' if noun.endswith(('s', 'x')) else 's'}"
+    return f"{count:,} {noun if count == 1 else plural}"
 
 
 def join_first(items: Sequence[str], limit: int, separator: str = ", ") -> str:

@@ -13,6 +13,7 @@ from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.manifest.table import VideoTable
 from vidstill.data.storage.fetch import join_path
 from vidstill.utils.rng import numpy_rng
+from vidstill.utils.text import pluralize
 from vidstill.utils.types import InputError
 
 SplitBy = Literal["clip", "group", "directory"]
@@ -42,12 +43,21 @@ def hold_out(manifest: Manifest, share: float, *, by: SplitBy = "clip", seed: in
     units = np.unique(_list_groups(manifest, by), return_inverse=True)[1]
     is_held_out = _choose_units(units, manifest, share, seed)[units]
     if is_held_out.all() or not is_held_out.any():
-        raise InputError(f"all videos of {manifest.source} are of one {by}; they cannot be on two sides of a split")
+        groups = pluralize(len(np.unique(units)), "file" if by == "clip" else by)
+        raise InputError(
+            f"{manifest.source} cannot be split by {by}: its {groups} would be on one side; add others, or split by "
+            f"clip: vidstill data split {manifest.source} --out DIR --by clip"
+        )
     percent = f"{100 * share:g} %"
     return (
         manifest.select(~is_held_out, f"without the {percent} that are held out"),
         manifest.select(is_held_out, f"the {percent} that are held out"),
     )
+
+
+def count_groups(manifest: Manifest, by: SplitBy) -> int:
+    """Return the number of files, groups or directories that the rows are of."""
+    return len(set(_list_groups(manifest, by)))
 
 
 def list_missing_classes(*parts: Manifest) -> list[str]:

@@ -91,7 +91,7 @@ def summarize_dataset(
         progress(number, len(sample))
     return DatasetSummary(
         source=path,
-        splits={name: _summarize_split(manifest) for name, manifest in manifests.items()},
+        splits={name: summarize_split(manifest) for name, manifest in manifests.items()},
         num_from_manifest=num_stated,
         num_probed=len(sample),
         frames=ValueStats.from_values(np.array(stats.frames)),
@@ -102,7 +102,8 @@ def summarize_dataset(
     )
 
 
-def _summarize_split(manifest: Manifest) -> SplitSummary:
+def summarize_split(manifest: Manifest) -> SplitSummary:
+    """Summarize the rows of one split."""
     classes, duplicates, counts = manifest.classes, _find_duplicates(manifest.classes), _count_labels(manifest).tolist()
     return SplitSummary(
         description=manifest.description,
@@ -169,7 +170,7 @@ def _format_lines(summary: DatasetSummary) -> Iterator[str]:
     yield str(summary.source)
     for name, split in summary.splits.items():
         yield ""
-        yield f"{name}: {_format_split(split)}"
+        yield f"{name}: {format_split(split)}"
         yield f"  {split.description}; fingerprint {split.fingerprint[:12]}"
         yield from _format_class_counts(split.class_counts)
     yield ""
@@ -189,7 +190,8 @@ def _format_lines(summary: DatasetSummary) -> Iterator[str]:
     yield from format_bullets(summary.problems, _MAX_PROBLEMS)
 
 
-def _format_split(split: SplitSummary) -> str:
+def format_split(split: SplitSummary) -> str:
+    """Return the numbers of videos and classes in one line."""
     videos = pluralize(split.num_videos, split.noun)
     if split.majority_share is None:
         return f"{videos} without labels"
