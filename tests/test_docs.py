@@ -1,8 +1,10 @@
 """The pages say what is true: their links lead somewhere, their commands parse, their recipes and fields are there."""
 
+import io
 import re
 import shlex
 import sys
+from contextlib import redirect_stdout
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -146,6 +148,34 @@ def test_a_field_that_chooses_between_paper_and_code_is_there_and_takes_the_valu
     kinds = [kind for recipe in of_all.values() if (kind := find_type(recipe, name.split("."))) is not None]
     assert kinds
     assert set(values) <= set().union(*map(literal_values, kinds))
+
+
+def options():
+    """The options that the page names in its last two columns, and values that are said to be kinds of a part."""
+    for line in FIDELITY.read_text().splitlines():
+        if line.startswith("| "):
+            what, *_, here, last = line.strip("| ").split(" | ")
+            for option, value in re.findall(r"(--[a-z][\w.-]*)(?: ([a-z-]+)`)?", f"{here} {last}"):
+                yield pytest.param(option, value, id=f"{what}: {option}")
+
+
+@pytest.fixture(scope="module")
+def helps():
+    """What the verbs say of their options."""
+    lines = ("pretrain amd.base_k400", "finetune mvd.base_k400_finetune", "probe linear")
+    texts = []
+    for line in lines:
+        with redirect_stdout(io.StringIO()) as text:
+            assert main([*line.split(), "--help"]) == 0
+        texts.append(re.sub(r"\s+", " ", text.getvalue()))
+    return texts
+
+
+@pytest.mark.parametrize(("option", "value"), list(options()))
+def test_an_option_that_chooses_between_paper_and_code_is_one_of_a_verb_s(helps, option, value):
+    shown = [re.search(rf"(?<![\w-]){option} (.{{0,150}})", text) for text in helps]
+    assert any(shown)
+    assert any(value in each[1] for each in shown if each), f"{option} {value}"
 
 
 # ---- A method of your own -------------------------------------------------------------------------------------------

@@ -213,4 +213,5 @@ def test_each_family_has_its_own_rule_of_frames_on_ssv2():
 def test_every_fine_tuning_with_a_result_is_in_the_tables_above():
     in_tables = {row.values[0] for table in (VIDEOMAE, STMAE, IN1K) for row in rows(table)}
     with_result = {name for name in NAMES if not find_recipe(name).published_result.startswith("no result")}
-    assert with_result - in_tables == {f"stmae.ablation_finetune_mask_{percent}" for percent in (50, 75)}
+    released = {name for name in with_result if "_released_" in name}  # in test_paper_tables.py
+    assert with_result - in_tables - released == {f"stmae.ablation_finetune_mask_{percent}" for percent in (50, 75)}

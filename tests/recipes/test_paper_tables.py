@@ -200,9 +200,13 @@ def test_settings_of_methods_are_the_published_ones(row):
             assert describe_value(attrgetter(path)(holder)) == value, f"{name} {path}"
 
 
-# ---- Ablations ------------------------------------------------------------------------------------------------------
+# ---- Variants and ablations ------------------------------------------------------------------------------------------
 
-ABLATIONS = """
+VARIANTS = """
+amd.base_k400_released < amd.base_k400: released.constant_mask_tokens=True
+amd.small_k400_released < amd.small_k400: released.constant_mask_tokens=True
+amd.base_ssv2_released < amd.base_ssv2: released.constant_mask_tokens=True
+amd.small_ssv2_released < amd.small_ssv2: released.constant_mask_tokens=True
 amd.ablation_default < amd.base_ssv2: schedule.epochs=50
 amd.ablation_generator_depth_1 < amd.ablation_default: generator_depth=1
 amd.ablation_generator_depth_4 < amd.ablation_default: generator_depth=4
@@ -247,6 +251,14 @@ maskagain.ablation_attention_kl_4 < maskagain.ablation_attention_kl_1: hidden.te
 maskagain.ablation_attention_l2 < maskagain.ablation_attention_kl_1: hidden.attention_loss=l2
 maskagain.ablation_attention_l2_layer_8 < maskagain.ablation_attention_l2: hidden.layers=(8,8)
 maskagain.ablation_pixels < maskagain.base_ucf101_100e: method=VideoMAEConfig
+mvd.base_k400_released_finetune < mvd.base_k400_finetune: mixup.cut=released_time_rows
+mvd.small_k400_released_finetune < mvd.small_k400_finetune: mixup.cut=released_time_rows
+mvd.large_k400_released_finetune < mvd.large_k400_finetune: mixup.cut=released_time_rows
+mvd.huge_k400_released_finetune < mvd.huge_k400_finetune: mixup.cut=released_time_rows
+mvd.base_ssv2_released_finetune < mvd.base_ssv2_finetune: mixup.cut=released_time_rows
+mvd.small_ssv2_released_finetune < mvd.small_ssv2_finetune: mixup.cut=released_time_rows
+mvd.large_ssv2_released_finetune < mvd.large_ssv2_finetune: mixup.cut=released_time_rows
+mvd.huge_ssv2_released_finetune < mvd.huge_ssv2_finetune: mixup.cut=released_time_rows
 mvd.ablation_per_token_full < mvd.ablation_targets_video: distillation_tokens=full
 mvd.ablation_per_token_masked < mvd.ablation_targets_video: distillation_tokens=visible
 mvd.ablation_targets_video < mvd.base_k400: image=None
@@ -279,14 +291,15 @@ videomae.ablation_epochs_400 < videomae.base_ssv2: schedule.epochs=400 schedule.
 """  # each from another recipe, and all that differs
 
 
-@pytest.mark.parametrize("row", list_rows(ABLATIONS), ids=lambda row: row[0])
-def test_an_ablation_differs_in_what_its_table_says_and_in_nothing_else(row):
+@pytest.mark.parametrize("row", list_rows(VARIANTS), ids=lambda row: row[0])
+def test_a_variant_differs_in_what_its_source_says_and_in_nothing_else(row):
     name, base, *changes = row
     assert differences(find_recipe(base), find_recipe(name)) == dict(change.split("=") for change in changes)
 
 
 def test_every_pre_training_is_in_a_table():
-    assert sorted(row[0] for row in [*ROWS, *list_rows(ABLATIONS)]) == sorted(NAMES)
+    names = [row[0] for row in [*ROWS, *list_rows(VARIANTS)] if not row[0].endswith("_finetune")]
+    assert sorted(names) == sorted(NAMES)
 
 
 # ---- What the authors' models count ---------------------------------------------------------------------------------
