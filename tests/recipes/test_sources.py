@@ -284,6 +284,14 @@ def test_a_recipe_that_the_user_names_may_have_dataclasses_of_other_modules_and_
         from_dict(PretrainRecipe, with_mask(CHECKER))
 
 
+@pytest.mark.parametrize("mask", [None, 3, "random", [], "my_masks.py:Checker"])
+def test_what_a_recipe_has_for_a_mask_is_one(mask):
+    write("my_masks.py", MASK)
+    write("mine.json", json.dumps({"recipe": with_mask(mask)}))
+    with pytest.raises(InputError, match=r"method\.mask is .*; it must be a MaskConfig"):
+        open_recipe("mine.json")
+
+
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [

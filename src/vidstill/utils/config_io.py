@@ -96,6 +96,8 @@ def parse_value(expected: Any, value: Any, where: str, own_classes: bool = False
         return float(value)
     if expected in (bool, int, float, str) and type(value) is not expected:
         raise InputError(f"{where} is {value!r}; it must be of type {expected.__name__}")
+    if isinstance(expected, type) and not isinstance(value, expected):
+        raise InputError(f"{where} is {value!r}; it must be a {expected.__name__}")
     return value
 
 
