@@ -97,7 +97,7 @@ def test_a_share_that_is_none(tmp_path, share):
 
 def test_one_file_cannot_be_on_two_sides(tmp_path):
     manifest = open_manifest(write_list(tmp_path, ["a.mp4 0", "a.mp4 0"]))
-    with pytest.raises(InputError, match="two sides"):
+    with pytest.raises(InputError, match=r"its 1 file would be on one side; add others$"):
         hold_out(manifest, 0.5)
 
 
@@ -180,7 +180,7 @@ def test_a_file_in_two_groups(tmp_path):
 @pytest.mark.parametrize(("by", "word"), [("group", "group"), ("directory", "directory")])
 def test_one_group_cannot_be_on_two_sides(tmp_path, by, word):
     manifest = open_manifest(write_list(tmp_path, ["path,label,group", "a.mp4,0,p", "b.mp4,1,p"]))
-    with pytest.raises(InputError, match=f"one {word}"):
+    with pytest.raises(InputError, match=f"its 1 {word} would be on one side; .* --by clip"):
         hold_out(manifest, 0.5, by=by)
 
 

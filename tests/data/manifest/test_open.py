@@ -245,3 +245,52 @@ def test_a_dataset_is_of_images_if_every_file_is_one(tmp_path):
     (tmp_path / "list.txt").write_text("a.png\nmissing.png\n")
     with pytest.raises(InputError, match="1 of its 2 images are missing"):
         open_manifest(tmp_path / "list.txt")
+
+
+# ---- Tables without a header ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "rows", "classes"),
+    [
+        ("a.mp4,0\nb.mp4,1\n", [("a.mp4", 0), ("b.mp4", 1)], ("0", "1")),
+        ("a.mp4, 0\nb.mp4, 1\n", [("a.mp4", 0), ("b.mp4", 1)], ("0", "1")),
+        ("a.mp4,30,0\nb.mp4,29,1\n", [("a.mp4", 0), ("b.mp4", 1)], ("0", "1")),
+        ("a.mp4,run\nb.mp4,jump high\n", [("a.mp4", 1), ("b.mp4", 0)], ("jump high", "run")),
+        ('"c, d.mp4",run\nb.mp4,"jump, high"\n', [("c, d.mp4", 1), ("b.mp4", 0)], ("jump, high", "run")),
+        ("e 1.JPG,0\na.mp4,1\n", [("e 1.JPG", 0), ("a.mp4", 1)], ("0", "1")),
+    ],
+)
+def test_a_table_of_paths_and_labels_needs_no_header(tmp_path, text, rows, classes):
+    for name in ("a.mp4", "b.mp4", "c, d.mp4", "e 1.JPG"):
+        (tmp_path / "videos" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "videos" / name).touch()
+    for name in ("list.csv", "list.txt"):
+        (tmp_path / name).write_text(text)
+        manifest = open_manifest(tmp_path / name, root=tmp_path / "videos")
+        assert list_rows(manifest) == rows
+        assert manifest.classes == classes
+
+
+def test_a_file_whose_name_ends_in_a_comma_and_a_number_is_found(tmp_path):
+    for text, rows in (("a.mp4,0\n", [("a.mp4,0", None)]), ("a.mp4,b 1.mp4 3\n", [("a.mp4,b 1.mp4", 3)])):
+        (tmp_path / rows[0][0]).touch()
+        (tmp_path / "list.txt").write_text(text)
+        assert list_rows(open_manifest(tmp_path / "list.txt")) == rows
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a.mp4,run,train\n", "a table without a header; add a first line that names its columns"),
+        ("a.mp4,0,1,2\n", "a table without a header"),
+        ("a.mp4,0\na.mp4\n", "line 2 of .* has 1 fields"),
+        ("a.mp4,0\na.mp4,run\n", "line 2 of .* has the label 'run'"),
+        ("a.mp4,\n", "line 1 of .* has the label ''"),
+    ],
+)
+def test_a_table_without_a_header_that_cannot_be_read(tmp_path, text, message):
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "list.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        open_manifest(tmp_path / "list.csv")

@@ -44,9 +44,9 @@ def hold_out(manifest: Manifest, share: float, *, by: SplitBy = "clip", seed: in
     is_held_out = _choose_units(units, manifest, share, seed)[units]
     if is_held_out.all() or not is_held_out.any():
         groups = pluralize(len(np.unique(units)), "file" if by == "clip" else by)
+        mend = "" if by == "clip" else f", or split by clip: vidstill data split {manifest.source} --out DIR --by clip"
         raise InputError(
-            f"{manifest.source} cannot be split by {by}: its {groups} would be on one side; add others, or split by "
-            f"clip: vidstill data split {manifest.source} --out DIR --by clip"
+            f"{manifest.source} cannot be split by {by}: its {groups} would be on one side; add others{mend}"
         )
     percent = f"{100 * share:g} %"
     return (

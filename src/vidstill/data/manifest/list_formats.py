@@ -7,10 +7,13 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any, NoReturn
 
+from vidstill.data.decode.images import IMAGE_EXTENSIONS
+from vidstill.data.decode.reader import VIDEO_EXTENSIONS
+from vidstill.data.manifest.folder import has_suffix
 from vidstill.data.manifest.parsed import ListEntry, ParsedList
 from vidstill.data.manifest.table import VideoRow
-from vidstill.data.storage.fetch import PathOrUrl
-from vidstill.data.storage.filesystem import read_lines
+from vidstill.data.storage.fetch import PathOrUrl, join_path
+from vidstill.data.storage.filesystem import is_directory, is_file, parent_path, read_lines
 from vidstill.utils.text import shorten
 from vidstill.utils.types import InputError
 
@@ -25,10 +28,13 @@ _NAME_COLUMNS = {"labels": "classes", "label": "class"}  # the column of names b
 _INTEGER_PATTERN = re.compile(r"-?\d+")
 
 
-def read_list_file(path: PathOrUrl) -> ParsedList:
-    """Read JSON lines, a CSV table whose header has a `path`, or lines of one of the plain forms.
+def read_list_file(path: PathOrUrl, root: PathOrUrl | None = None) -> ParsedList:
+    """Read JSON lines, a CSV table whose header has a `path`, `path,label` lines, or lines of one of the plain forms.
 
     The first line decides which it is; every other line must agree.
+
+    Args:
+        root: The directory that paths are relative to, if not the list's own.
 
     Raises:
         InputError: A line cannot be read; the message has its number.
@@ -41,8 +47,38 @@ def read_list_file(path: PathOrUrl) -> ParsedList:
     header = parse_csv_header(first_line)
     if "path" in header:
         return _read_csv_table(path, header, lines)
-    form = next(form for form, pattern in _LINE_PATTERNS.items() if form == "path" or pattern.fullmatch(first_line))
+    matches = {form: match for form, pattern in _LINE_PATTERNS.items() if (match := pattern.fullmatch(first_line))}
+    form, match = next(iter(matches.items()), ("path", None))  # none in an empty list
+    if match and _is_csv_line(first_line) and not _exists(join_path(root or parent_path(path), match["path"])):
+        return _read_csv_table(path, _choose_columns(path, first_line), all_lines)
     return ParsedList(path, f"a list of `{form}` lines", _parse_plain_lines(path, form, all_lines))
+
+
+def _is_csv_line(line: str) -> bool:
+    """Return whether a line is a media file, a comma, and more."""
+    name, comma, _ = line[1:].partition('",') if line[0] == '"' else line.partition(",")
+    return bool(comma) and has_suffix(name.strip(), VIDEO_EXTENSIONS | IMAGE_EXTENSIONS)
+
+
+def _exists(path: PathOrUrl) -> bool:
+    return is_file(path) or is_directory(path)
+
+
+def _choose_columns(path: PathOrUrl, first_line: str) -> list[str]:
+    """Return the columns of a table without a header.
+
+    Raises:
+        InputError: Its first line is neither `path,label` nor `path,frames,label`.
+    """
+    match split_csv_line(path, 1, first_line):
+        case [_, _]:
+            return ["path", "label"]
+        case [_, frames, _] if frames.isdecimal():
+            return ["path", "frames", "label"]
+    raise InputError(
+        f"line 1 of {path} reads {shorten(first_line)}, a table without a header; add a first line that names its "
+        "columns, such as `path,label,split`"
+    )
 
 
 def _parse_plain_lines(path: PathOrUrl, form: str, lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, ListEntry]]:
@@ -156,17 +192,17 @@ def parse_csv_header(line: str) -> list[str]:
     return [name.strip(' "').lower() for name in line.split(",")]
 
 
-def split_csv_line(path: PathOrUrl, line_number: int, line: str, num_columns: int) -> list[str]:
+def split_csv_line(path: PathOrUrl, line_number: int, line: str, num_columns: int | None = None) -> list[str]:
     """Return the fields of a line.
 
     Args:
         path, line_number: For messages.
-        num_columns: How many fields the line must have.
+        num_columns: How many fields the line must have; None: any number.
     """
     try:
         fields = next(csv.reader([line])) if '"' in line or "\r" in line else line.split(",")
     except csv.Error as error:
         raise InputError(f"line {line_number} of {path} is no row of a table ({error})") from None
-    if len(fields) != num_columns:
+    if num_columns is not None and len(fields) != num_columns:
         raise InputError(f"line {line_number} of {path} has {len(fields)} fields and the header names {num_columns}")
     return [field.strip() for field in fields]

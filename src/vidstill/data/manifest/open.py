@@ -140,7 +140,7 @@ def _detect_folder_reader(path: PathOrUrl, root: PathOrUrl | None, fold: int) ->
 
 def _open_list_file(path: PathOrUrl, root: PathOrUrl | None, *, is_packed: bool = False) -> ManifestReader:
     """Open a list: all of it, unless it states splits."""
-    table = read_list_file(path)
+    table = read_list_file(path, root)
     description = f"packed videos by their {base_name(path)}" if is_packed else f"{base_name(path)}, {table.format}"
     return ManifestReader(match_splits(table.split_names), partial(_build_manifest, table, [table], root, description))
 
@@ -150,7 +150,7 @@ def _open_split_lists(folder: PathOrUrl, lists: Mapping[str, PathOrUrl], root: P
 
     def read_manifest(split: Split | None) -> Manifest:
         path = select_split(folder, lists, split)
-        tables = {each: read_list_file(each) for each in lists.values()}
+        tables = {each: read_list_file(each, root) for each in lists.values()}
         description = f"{base_name(path)}, {tables[path].format}"
         return _build_manifest(tables[path], list(tables.values()), root, description, split)
 
