@@ -199,7 +199,7 @@ def test_a_comparison_has_every_encoder_on_every_dataset_and_is_reproducible(hou
     assert run_cli(command.format("two"), capsys) == one
     lines = one.splitlines()
     probes = "linear  linear 1 shot  linear 2 shots  knn  knn 1 shot  knn 2 shots  attentive"
-    assert re.sub("  +", "  ", lines[0]) == f"encoder  data  features  videos  {probes}"
+    assert re.sub("  +", "  ", lines[0]) == f"encoder  data  features  videos  majority  {probes}"
     assert [line.split()[:4] for line in lines[1:]] == [
         [encoder, *data, ]
         for encoder in ("image", "teacher")
