@@ -54,6 +54,37 @@ def test_constant_schedule_stays_constant(total):
     assert compute_lrs(total, min_lr=0.3, warmup_steps=0) == pytest.approx([0.3] * total)
 
 
+@pytest.mark.parametrize(
+    ("before", "epochs", "after"),
+    [
+        ({"epochs": 100, "warmup_epochs": 5}, 1, {"warmup_epochs": 0.05}),
+        ({"epochs": 100, "warmup_epochs": 5}, 50, {"warmup_epochs": 2.5}),
+        ({"epochs": 100, "warmup_epochs": 5}, 200, {"warmup_epochs": 5}),
+        ({"epochs": 100, "warmup_steps": 40}, 10, {"warmup_steps": 4}),
+        ({"epochs": 800, "warmup_epochs": 40, "cosine_epochs": 801}, 1, {"warmup_epochs": 0.05, "cosine_epochs": 2}),
+        (
+            {"epochs": 800, "warmup_epochs": 40, "cosine_epochs": 801},
+            1600,
+            {"warmup_epochs": 40, "cosine_epochs": 1601},
+        ),
+    ],
+)
+def test_fewer_epochs_have_a_warm_up_in_proportion(before, epochs, after):
+    schedule = CosineConfig(**before).with_epochs(epochs)
+    assert schedule == CosineConfig(epochs=epochs, **after)
+    assert build_plan(schedule=schedule).total_steps == 4 * epochs
+
+
+def test_a_warm_up_may_end_within_an_epoch():
+    assert build_plan(schedule=CosineConfig(epochs=3, warmup_epochs=0.5)).warmup_steps == 2
+    assert build_plan(schedule=CosineConfig(epochs=3, warmup_epochs=0.05)).warmup_steps == 0
+
+
+def test_a_warm_up_that_does_not_fit_is_refused_with_both_options():
+    with pytest.raises(InputError, match=r"raise --schedule\.epochs, or lower --schedule\.warmup-epochs"):
+        build_plan(schedule=CosineConfig(epochs=2, warmup_epochs=2))
+
+
 def test_run_with_another_warm_up_is_another_run():
     cosine = CosineConfig(epochs=4, warmup_epochs=2)
     identity = build_plan(schedule=cosine).get_identity()
@@ -113,9 +144,9 @@ def test_copies_of_a_video_count_for_the_learning_rate_only_if_clips_are_counted
         ),
         ({"batch": 24} | GROUPS, "24 clips at once on a device do not divide into groups of 16"),
         ({"batch": 8, "world_size": 2} | GROUPS, "4 clips at once on a device do not divide into groups of 8"),
-        ({"batch": 8, "schedule": CosineConfig(epochs=2, warmup_epochs=2)}, "warm up for less"),
-        ({"batch": 8, "schedule": CosineConfig(epochs=0)}, "train longer"),
-        ({"batch": 8, "schedule": CosineConfig(epochs=5, cosine_epochs=4)}, "train longer"),
+        ({"batch": 8, "schedule": CosineConfig(epochs=2, warmup_epochs=2)}, "lower --schedule.warmup-epochs"),
+        ({"batch": 8, "schedule": CosineConfig(epochs=0)}, "raise --schedule.epochs"),
+        ({"batch": 8, "schedule": CosineConfig(epochs=5, cosine_epochs=4)}, "raise --schedule.cosine-epochs"),
     ],
 )
 def test_impossible_plan_is_an_error_that_says_how_to_mend_it(settings, message):

@@ -1,7 +1,7 @@
 """How many steps a run takes, and the learning rate of each: warm-up, then cosine."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from vidstill.engine.optimizer import OptimConfig
@@ -21,7 +21,9 @@ class CosineConfig:
     """A linear warm-up, then half a cosine (Loshchilov and Hutter, arXiv:1608.03983), set at every step."""
 
     epochs: int  # passes over the videos
-    warmup_epochs: int = 0  # epochs in which the learning rate rises
+    warmup_epochs: int | float = (
+        0  # epochs in which the learning rate rises; epochs alone change it in proportion if fewer
+    )
     warmup_steps: int | None = None  # instead of `warmup_epochs`, if an epoch is too coarse
     cosine_epochs: int | None = None  # epochs of the whole cosine, if training ends before it does; None: `epochs`
     warmup_rule: WarmupRule = "videomae"  # which step reaches the peak
@@ -29,6 +31,20 @@ class CosineConfig:
     def __post_init__(self) -> None:
         check_range(1, math.inf, cosine_epochs=self.cosine_epochs)
         check_range(0, math.inf, warmup_epochs=self.warmup_epochs, warmup_steps=self.warmup_steps)
+
+    def with_epochs(self, epochs: int) -> "CosineConfig":
+        """Return the schedule of a run of other epochs, with a shorter warm-up in proportion if they are fewer.
+
+        The cosine ends as many epochs after the training as before.
+        """
+        share = min(1.0, max(epochs, 0) / self.epochs)
+        return replace(
+            self,
+            epochs=epochs,
+            warmup_epochs=self.warmup_epochs if share == 1 else round(share * self.warmup_epochs, 3),
+            warmup_steps=None if self.warmup_steps is None else round(share * self.warmup_steps),
+            cosine_epochs=self.cosine_epochs and max(1, self.cosine_epochs + epochs - self.epochs),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,11 +164,15 @@ def plan_training(
         )
     steps = num_videos // per_step
     cosine_steps = (schedule.cosine_epochs or schedule.epochs) * steps
-    warmup = schedule.warmup_epochs * steps if schedule.warmup_steps is None else schedule.warmup_steps
+    warmup = round(schedule.warmup_epochs * steps) if schedule.warmup_steps is None else schedule.warmup_steps
     if not (schedule.epochs >= 1 and warmup < cosine_steps and schedule.epochs * steps <= cosine_steps):
+        is_cut = schedule.epochs * steps > cosine_steps
+        mend = (
+            "raise --schedule.cosine-epochs" if is_cut else "raise --schedule.epochs, or lower --schedule.warmup-epochs"
+        )
         raise InputError(
             f"{schedule.epochs} epochs with a warm-up of {warmup} steps do not fit into a schedule of {cosine_steps} "
-            "steps; train longer or warm up for less"
+            f"steps; {mend}"
         )
     start, peak, final = optim.compute_lrs(num_videos=per_step, num_clips=batch)
     return TrainingPlan(

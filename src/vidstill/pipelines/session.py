@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -47,6 +47,7 @@ class TrainingSession:
         runtime: Device, precision and processes.
         group_clips: Clips that a task mixes or compares with one another; a device's batch has whole groups.
         group_option: The option that sets it, for the error.
+        changes: The settings that the user gave, of those in `recipe`.
     """
 
     log_prefix: str
@@ -56,6 +57,7 @@ class TrainingSession:
     runtime: Runtime
     group_clips: int = 1
     group_option: str = ""
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def plan(self) -> TrainingPlan:
@@ -145,7 +147,7 @@ class TrainingSession:
                 count = pluralize(len(manifest), self.dataset.noun)
                 self._log(f"{split}: {count} of {manifest.source}, {manifest.description}")
             restrictions = runtime.run_on_main(lambda: describe_licence_restrictions(sources))  # files are hashed
-            for note in (*notes, *restrictions, *self.dataset.messages):
+            for note in (*notes, *restrictions, *self.dataset.messages, *self._describe_warmup()):
                 self._log(note)
             self._log(f"{self.plan.describe(self.dataset.noun)}; {runtime.precision}")
             trainer = Trainer(
@@ -191,6 +193,16 @@ class TrainingSession:
             if self.runtime.is_main:
                 write(result)
             self.runtime.barrier()
+
+    def _describe_warmup(self) -> list[str]:
+        """Return a line on a warm-up that was shortened, or may have been, since the user gave the epochs only."""
+        schedule, given = self.recipe.schedule, self.changes.get("schedule", {})
+        if "epochs" not in given or {"warmup_epochs", "warmup_steps"} & given.keys() or not schedule.warmup_epochs:
+            return []
+        return [
+            f"the warm-up takes {schedule.warmup_epochs:g} of {pluralize(schedule.epochs, 'epoch')}; "
+            "--schedule.warmup-epochs changes it"
+        ]
 
     def _iter_batches(self, start_step: int) -> Iterator[tuple[Any, ...]]:
         return iter_train_batches(

@@ -7,13 +7,14 @@ from inspect import isabstract
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from vidstill.engine.lr_schedule import CosineConfig
 from vidstill.recipes.sources import load_variable
 from vidstill.utils.config_io import parse_value, suggest_names, to_dict
 from vidstill.utils.types import InputError
 
 
 def change_recipe(config: Any, changes: Mapping[str, Any], option: str = "") -> Any:
-    """Return a config with some fields changed.
+    """Return a config with some fields changed; where the epochs are, the warm-up fits them (`with_epochs`).
 
     Args:
         config: The recipe or a part of it; a class, whose own defaults are taken, for a part that is brought in.
@@ -24,6 +25,8 @@ def change_recipe(config: Any, changes: Mapping[str, Any], option: str = "") -> 
     Raises:
         InputError: The part has no such field or kind, lacks a value, or its values do not go together.
     """
+    if isinstance(config, CosineConfig) and "epochs" in changes:
+        config = config.with_epochs(changes["epochs"])
     config_type = config if isinstance(config, type) else type(config)
     hints, config_fields, values = get_type_hints(config_type), {each.name: each for each in fields(config_type)}, {}
     for name, value in changes.items():
@@ -80,6 +83,32 @@ def _change_part(part: Any, default: Any, annotation: Any, changes: dict[str, An
         types = list_part_types(annotation)
         part = next((each for each in types if changes.keys() <= {field.name for field in fields(each)}), types[0])
     return change_recipe(part, changes, option)
+
+
+def check_changes(changes: Mapping[str, Any], path: str, requested: Any, actual: Any, source: str) -> None:
+    """Raise an InputError if a model's source overrides a setting that the user gave.
+
+    Args:
+        changes: The settings that the user gave, of the whole recipe.
+        path: The part of the recipe, `method.teacher.model`.
+        requested: That part, with the changes.
+        actual: That part as it is trained.
+        source: The run directory or weights file that decides the rest.
+    """
+    for part in path.split("."):
+        changes = changes.get(part, {}) if isinstance(changes, Mapping) else {}
+    for name in changes if isinstance(changes, Mapping) else ():
+        value, kept = getattr(requested, name, None), getattr(actual, name, None)
+        if value != kept:
+            option = f"--{path}.{name}".replace("_", "-")
+            raise InputError(
+                f"{option} is {_format_value(value)}, but {source} has {_format_value(kept)}; leave it out, or start "
+                "from another file"
+            )
+
+
+def _format_value(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def is_none(kind: str, annotation: Any) -> bool:

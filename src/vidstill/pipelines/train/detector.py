@@ -18,6 +18,7 @@ from vidstill.pipelines.evaluate.detector import DetectionTest, score_detector
 from vidstill.pipelines.run_config import DetectRunConfig
 from vidstill.pipelines.session import TrainingSession
 from vidstill.pipelines.trained_models import DETECTOR_KIND
+from vidstill.recipes.change import check_changes
 from vidstill.recipes.recipe import DetectionRecipe
 from vidstill.tasks.detection import DetectionTask, Detector
 from vidstill.utils.config_io import to_dict
@@ -51,9 +52,11 @@ def run_detector_training(
     runtime = Runtime(run_config.precision)
     start = load_checkpoint(init, recipe.encoder) if init else None
     if start is not None:
-        recipe = replace(recipe, encoder=_resolve_encoder_config(start, recipe.encoder))
+        encoder = _resolve_encoder_config(start, recipe.encoder)
+        check_changes(changes, "encoder", recipe.encoder, encoder, start.source)
+        recipe = replace(recipe, encoder=encoder)
     clips = KeyframeTrainDataset(keyframes, recipe.clips, seed=recipe.seed)
-    session = TrainingSession("detect train", recipe, clips, run_config, runtime)
+    session = TrainingSession("detect train", recipe, clips, run_config, runtime, changes=changes)
     config, actions = recipe.build_detector_config(len(keyframes.label_map)), keyframes.label_map
 
     def build_task(model: Detector) -> DetectionTask:

@@ -20,6 +20,7 @@ from vidstill.pipelines.run_config import FinetuneRunConfig
 from vidstill.pipelines.session import TrainingSession
 from vidstill.recipes.auto.choose import AutoRecipe, choose_recipe
 from vidstill.recipes.auto.dataset_stats import compute_dataset_stats, detect_hardware
+from vidstill.recipes.change import check_changes
 from vidstill.recipes.recipe import FinetuneRecipe
 from vidstill.tasks.classification import ClassificationTask, Classifier
 from vidstill.utils.config_io import from_dict, to_dict
@@ -59,10 +60,14 @@ def run_finetuning(
     runtime = runtime or Runtime(run_config.precision)
     start = load_checkpoint(init, recipe.encoder) if init else None
     if start is not None:
-        recipe = replace(recipe, encoder=merge_encoder_config(start, recipe.encoder))
+        encoder = merge_encoder_config(start, recipe.encoder)
+        check_changes(changes, "encoder", recipe.encoder, encoder, start.source)
+        recipe = replace(recipe, encoder=encoder)
     clips = TrainClips(train, recipe.clips, seed=recipe.seed)
     group_clips = recipe.mixup.group_clips if recipe.mixup else 1
-    session = TrainingSession("finetune", recipe, clips, run_config, runtime, group_clips, "--mixup.group-clips")
+    session = TrainingSession(
+        "finetune", recipe, clips, run_config, runtime, group_clips, "--mixup.group-clips", changes
+    )
 
     def build_task(model: Classifier) -> ClassificationTask:
         return ClassificationTask(

@@ -22,6 +22,7 @@ from vidstill.models.external.registry import is_external_encoder, load_external
 from vidstill.models.vit import ViTConfig
 from vidstill.pipelines.run_config import RunConfig
 from vidstill.pipelines.session import TrainingSession
+from vidstill.recipes.change import check_changes
 from vidstill.recipes.recipe import PretrainRecipe
 from vidstill.utils.config_io import to_dict
 from vidstill.utils.types import Grid, InputError
@@ -56,13 +57,16 @@ def run_pretraining(
     teachers = {name: _load_teacher(name, teacher) for name, teacher in list_teacher_configs(recipe.method).items()}
     start = load_checkpoint(init, recipe.method.encoder) if init else None
     configs = {name: config for name, (config, _, _) in teachers.items()}
+    for name, teacher in list_teacher_configs(recipe.method).items():
+        model = f"method.{name}.model"
+        check_changes(changes, model, teacher.model, configs[name].model, str(teacher.checkpoint))
     recipe = replace(recipe, method=replace_teacher_configs(recipe.method, configs))
     if start is not None:
         _check_init_encoder(start, recipe.method.encoder)
     clips = TrainClips(manifest, recipe.clips, seed=recipe.seed)
     group_clips = getattr(recipe.method, "group_clips", 1)
     session = TrainingSession(
-        "pretrain", recipe, clips, run_config, runtime, group_clips, "--method.output.relation-clips"
+        "pretrain", recipe, clips, run_config, runtime, group_clips, "--method.output.relation-clips", changes
     )
     mask = _draw_mask(recipe)
     _check_decoder(mask, session.dry_run(recipe.method.build))
