@@ -284,6 +284,7 @@ def test_a_file_whose_name_ends_in_a_comma_and_a_number_is_found(tmp_path):
     [
         ("a.mp4,run,train\n", "a table without a header; add a first line that names its columns"),
         ("a.mp4,0,1,2\n", "a table without a header"),
+        ("file,label\na.mp4,0\n", "line 1 of .* names file, label; call the column of the videos or images `path`"),
         ("a.mp4,0\na.mp4\n", "line 2 of .* has 1 fields"),
         ("a.mp4,0\na.mp4,run\n", "line 2 of .* has the label 'run'"),
         ("a.mp4,\n", "line 1 of .* has the label ''"),

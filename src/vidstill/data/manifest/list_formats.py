@@ -47,6 +47,8 @@ def read_list_file(path: PathOrUrl, root: PathOrUrl | None = None) -> ParsedList
     header = parse_csv_header(first_line)
     if "path" in header:
         return _read_csv_table(path, header, lines)
+    if set(header).intersection(_LABEL_COLUMNS) and not _exists(join_path(root or parent_path(path), first_line)):
+        raise InputError(f"line 1 of {path} names {', '.join(header)}; call the column of the videos or images `path`")
     matches = {form: match for form, pattern in _LINE_PATTERNS.items() if (match := pattern.fullmatch(first_line))}
     form, match = next(iter(matches.items()), ("path", None))  # none in an empty list
     if match and _is_csv_line(first_line) and not _exists(join_path(root or parent_path(path), match["path"])):
