@@ -10,7 +10,10 @@ from tiny_runs import TEACHER, make_data
 
 from vidstill.cli.main import main
 from vidstill.cli.recipes import parse_recipe_command
-from vidstill.cli.train import pretrain_command
+from vidstill.cli.train import finetune_command, pretrain_command
+from vidstill.data.transforms.crop import MultiScaleCrop
+from vidstill.data.transforms.frame_sampling import DenseSampling
+from vidstill.engine.optimizer import SGDConfig
 from vidstill.methods.common.masking import RandomMask
 from vidstill.recipes.recipe import FinetuneRecipe, PretrainRecipe, find_recipe
 from vidstill.recipes.sources import load_own_recipes, load_variable, name_run, open_recipe
@@ -359,6 +362,23 @@ def test_what_is_no_mask_is_named_in_one_sentence(kind, sentence, capsys):
     out, err = capsys.readouterr()
     assert (out, len(err.splitlines())) == ("", 1)
     assert err.startswith(f"vidstill: {sentence}")
+
+
+def test_a_recipe_made_for_the_data_takes_kinds_too(capsys):
+    make_data(Path("clips"))
+    typed = "--optim sgd --optim.momentum 0.8 --clips.sampling dense --clips.crop multi_scale"
+    args = f"auto --data clips {typed}".split()
+    recipe, *_ = parse_recipe_command(finetune_command, "finetune", args).args
+    assert recipe.optim == SGDConfig(
+        **{name: getattr(recipe.optim, name) for name in ("base_lr", "weight_decay")},
+        min_lr=0.0,
+        max_grad_norm=1.0,
+        momentum=0.8,
+    )
+    assert recipe.clips.sampling == DenseSampling(num_frames=recipe.views.sampling.num_frames)
+    assert recipe.clips.crop == MultiScaleCrop()
+    assert main(["finetune", *args, "--optim", "adam"]) == 2
+    assert "there is no --optim 'adam'; it takes adamw, sgd, lars" in capsys.readouterr().err
 
 
 WRONG_MASKS = """
