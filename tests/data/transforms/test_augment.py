@@ -85,6 +85,21 @@ def test_a_side_near_the_outputs_becomes_the_outputs_but_never_leaves_the_frame(
     assert max(boxes_of_size[0].height for boxes_of_size in MultiScaleCrop().list_boxes(222, 400, (224, 224))) == 222
 
 
+@pytest.mark.parametrize(("side", "expected"), [(221, 221), (222, 222), (226, 224), (227, 227)])
+def test_a_side_within_two_pixels_of_the_outputs_becomes_it(side, expected):
+    (boxes,) = MultiScaleCrop(scales=(1.0,)).list_boxes(side, 400, (224, 224))
+    assert {box.height for box in boxes} == {expected}
+
+
+def test_the_thirteen_positions_are_multiples_of_the_whole_quarter_margins():
+    (boxes,) = MultiScaleCrop(scales=(0.5,)).list_boxes(230, 231, (224, 224))
+    assert {(box.height, box.width) for box in boxes} == {(115, 115)}  # margins of 115 and 116, quarters of 28 and 29
+    corners = {(0, 0), (0, 116), (112, 0), (112, 116)}
+    edges = {(0, 58), (56, 0), (56, 116), (112, 58)}
+    inner = {(28, 29), (28, 87), (84, 29), (84, 87)}
+    assert {(box.top, box.left) for box in boxes} == {*corners, *edges, *inner, (56, 58)}
+
+
 def test_all_sizes_and_positions_of_a_multi_scale_crop_are_equally_likely():
     crop, rng = MultiScaleCrop(), np.random.default_rng(0)
     draws = [crop.draw_box(256, 340, (224, 224), rng) for _ in range(2600)]
@@ -117,6 +132,25 @@ def test_a_frame_that_no_box_fits_gives_its_largest_central_box(height, width):
     assert sorted((box.height, box.width)) == [10, 13]  # an aspect of 4 / 3
     assert box.top == (height - box.height) // 2
     assert box.left == (width - box.width) // 2
+
+
+@pytest.mark.parametrize(("misses", "box"), [(0, (7, 7, 50, 50)), (9, (7, 7, 50, 50)), (10, (0, 0, 100, 100))])
+def test_a_random_box_has_ten_tries(misses, box):
+    class Stub(np.random.Generator):
+        """Draws boxes of the whole area and the largest aspect, which do not fit, and then one of a quarter."""
+
+        draws = iter([*[1.0, np.log(4 / 3)] * misses, 0.25, 0.0])
+
+        def uniform(self, low, high):
+            return next(self.draws)
+
+        def integers(self, stop):
+            return 7
+
+    stub = Stub(np.random.PCG64())
+    crop = RandomResizedCrop().draw_box(100, 100, (8, 8), stub)
+    assert tuple(crop) == box
+    assert len(list(stub.draws)) == (2 if misses == 10 else 0)
 
 
 def test_a_flip_mirrors_left_and_right():
@@ -178,6 +212,16 @@ def test_one_crop_is_the_centre(height, width):
 def test_evaluation_crops_have_the_requested_size(height, width, short_side, size, count):
     views = crop_views(noise(1, height, width), short_side, size, count)
     assert [view.shape for view in views] == [(1, *size, 3)] * count
+
+
+@pytest.mark.parametrize(
+    ("width", "centre", "three"),  # VideoMAE's: int(round(margin / 2)), and int(j * margin / 2) for j of 0, 1 and 2
+    [(398, 87, [0, 87, 174]), (399, 88, [0, 87, 175]), (401, 88, [0, 88, 177]), (224, 0, [0, 0, 0])],
+)
+def test_odd_margins_are_rounded_as_the_authors_round_them(width, centre, three):
+    for height_width, axis in (((224, width), 1), ((width, 224), 0)):
+        assert list_view_boxes(*height_width, (224, 224), 1)[0][axis] == centre
+        assert [box[axis] for box in list_view_boxes(*height_width, (224, 224), 3)] == three
 
 
 @given(sides, sides, sizes, st.integers(1, 5))
