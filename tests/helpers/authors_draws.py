@@ -1,7 +1,7 @@
 """What timm's mixing and erasing draw, in their order, from NumPy's and Python's generators; fed to our transforms."""
 
 import random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,23 @@ class Mixing(NamedTuple):
 
     lam: list[float]
     boxes: list[Tensor | None]
+
+
+def build_mixup(config: dict[str, Any]) -> MixupCutmix:
+    """Our mixing with the settings of a case."""
+    return MixupCutmix(
+        mixup_alpha=config["mixup_alpha"],
+        cutmix_alpha=config["cutmix_alpha"],
+        probability=config.get("mix_prob", config.get("prob", 1.0)),
+        switch_probability=config["switch_prob"],
+        mode=config.get("mode", "batch"),
+    )
+
+
+def shape_of(config: dict[str, Any]) -> tuple[int, int, int]:
+    """Clips, rows and columns of a case's batch."""
+    clips, *_, height, width = config["shape"]
+    return clips, height, width
 
 
 def replay_mixing(mixing: MixupCutmix, rng: np.random.RandomState, clips: int, height: int, width: int) -> Mixing:

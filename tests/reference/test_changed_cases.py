@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import test_data_tables
 import test_mae_cases
 import test_model_cases
 import test_mvd_cases
@@ -186,6 +187,9 @@ MAE_STEPS = test_mae_cases.test_steps_of_pre_training_agree_with_image_maes_auth
 DMAE_STEPS = test_mae_cases.test_steps_of_distillation_agree_with_dmaes_authors
 ST_MAE_STEPS = test_st_mae.test_steps_agree_with_st_maes_authors
 
+MIXUP = test_data_tables.test_clips_and_labels_are_mixed_as_the_authors_mix_them
+PROBE = test_mae_cases.test_a_linear_probe_learns_what_its_authors_learns
+
 OTHER_STEPS: dict[str, tuple[str, Hold, Settings]] = {
     "no clipping": ("videomae/pretrain_steps", VIDEOMAE_STEPS, {"clip_grad_norm": None, "normalize_target": False}),
     "one rate for all layers": ("videomae/finetune_steps", VIDEOMAE_TUNING_STEPS, {
@@ -195,6 +199,9 @@ OTHER_STEPS: dict[str, tuple[str, Hold, Settings]] = {
     "a frozen decoder": ("dmae/distill_steps", DMAE_STEPS, {"freeze_keywords": ["decoder"], "distance": "L2"}),
     "no mixup": ("st_mae/finetune_steps", ST_MAE_STEPS, {"mixup": None, "label_smoothing": 0.2, "clip_grad": None}),
     "neither mixup nor smoothing": ("st_mae/finetune_steps", ST_MAE_STEPS, {"mixup": None, "sep_pos_embed": False}),
+    "a draw for each image": ("image_mae/mixup_cutmix", MIXUP, {"mode": "elem"}),
+    "a draw for each pair": ("image_mae/mixup_cutmix", MIXUP, {"mode": "pair", "cutmix_alpha": 0.5}),
+    "a probe of the mean": ("image_mae/linear_probe", PROBE, {"global_pool": True, "weight_decay": 0.1}),
     "two batches a step": ("st_mae/pretrain_steps", ST_MAE_STEPS, {"accum_iter": 2, "clip_grad": None}),
 }  # fmt: skip
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from authors_draws import Mixing, build_weights
+from authors_draws import Mixing, build_mixup, build_weights, replay_mixing, shape_of
 from reference_cases import Case, cases
 from torch import Tensor
 
@@ -150,15 +150,15 @@ def test_clips_and_labels_are_mixed_as_the_authors_mix_them(case: Case) -> None:
 
 
 class Mix(NamedTuple):
-    """One stored draw: what went in, the share and the box (rows, columns), and the names of what came out."""
+    """One stored draw: what went in, the shares and the boxes, and the names of what came out."""
 
     name: str
     clip: Tensor
     label: Tensor
     classes: int
     smoothing: float
-    lam: float
-    box: list[int] | None
+    mixing: Mixing
+    mode: str
     mixed: str
     target: str
     loss: float | None = None
@@ -171,17 +171,22 @@ def mixes(case: Case) -> Iterator[Mix]:
         yield Mix(
             name,
             *(tensors["input/video"], tensors["input/label"], config["classes"]),
-            *(variant["settings"]["label_smoothing"], variant["lambda"], variant["box_y0_y1_x0_x1"]),
+            variant["settings"]["label_smoothing"],
+            *(to_mixing(variant["lambda"], variant["box_y0_y1_x0_x1"]), "batch"),
             *(f"out/{name}.video", f"out/{name}.target", variant.get("soft_target_cross_entropy")),
         )
     for run in case.json.get("runs", []):
         seed = run["numpy_seed"]
         clip = "video" if f"input/video_{seed}" in tensors else "image"
-        box = (run.get("boxes") or [run])[0]
+        box, mode = (run.get("boxes") or [run])[0], config.get("mode", "batch")
+        if mode == "batch":
+            mixing = to_mixing(box.get("lam_corrected", run["lam_drawn"]), box.get("bbox_yl_yh_xl_xh"))
+        else:  # several shares and boxes, which the seed gives
+            mixing = replay_mixing(build_mixup(config), np.random.RandomState(seed), *shape_of(config))
         yield Mix(
             f"seed {seed}",
             *(as_clip(tensors[f"input/{clip}_{seed}"]), tensors[f"input/labels_{seed}"], config["num_classes"]),
-            *(config["label_smoothing"], box.get("lam_corrected", run["lam_drawn"]), box.get("bbox_yl_yh_xl_xh")),
+            *(config["label_smoothing"], mixing, mode),
             *(f"out/{clip}_{seed}", f"out/targets_{seed}"),
         )
 
@@ -190,8 +195,11 @@ def as_clip(images: Tensor) -> Tensor:
     return images if images.ndim == 5 else images[:, :, None]
 
 
+def to_mixing(lam: float, box: list[int] | None) -> Mixing:
+    return Mixing([lam], [None if box is None else torch.tensor(box)])
+
+
 def build_draw_weights(draw: Mix) -> tuple[Tensor, Tensor]:
-    box = None if draw.box is None else torch.tensor(draw.box)
-    weights, share = build_weights(Mixing([draw.lam], [box]), "batch", *draw.clip.shape[-2:])
-    assert share.item() == pytest.approx(draw.lam)
+    weights, share = build_weights(draw.mixing, draw.mode, *draw.clip.shape[-2:])
+    assert draw.mode != "batch" or share.tolist() == pytest.approx(draw.mixing.lam)
     return weights, share
