@@ -151,3 +151,12 @@ def test_images_are_called_images(tmp_path):
     with logger:
         logger.log_step(build_record(1))
     assert "2.0 images/s" in console.file.getvalue()
+
+
+def test_of_epochs_that_take_a_second_one_line_in_ten_seconds_is_printed_and_all_are_logged(tmp_path):
+    logger, output = build_logger(tmp_path)
+    with logger:
+        for epoch in range(1, 4):
+            logger.log_validation(5 * epoch, {"top1": 10.0 * epoch}, "top1", (epoch, 10.0 * epoch))
+    assert output.getvalue().count("validation top1") == 1
+    assert [line["validation"]["top1"] for line in read_lines(tmp_path)] == [10, 20, 30]

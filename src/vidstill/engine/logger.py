@@ -65,6 +65,7 @@ class TrainingLogger:
     ):
         self.plan, self.start_step, self.is_main, self.title, self.noun = plan, start_step, is_main, title, noun
         self.console = console or Console(stderr=True)
+        self.last_validation_time = -math.inf  # of a printed line
         self.validation = ""  # the newest score and the best one
         self.step_seconds = self.data_seconds = 0.0  # of a step, exponential averages
         if not is_main:
@@ -126,7 +127,7 @@ class TrainingLogger:
     def log_validation(
         self, step: int, scores: Mapping[str, float], metric: str = "", best: tuple[int, float] | None = None
     ) -> None:
-        """Log the validation scores after an epoch, in a line of their own.
+        """Log the validation scores after an epoch, in a line of their own; print at most one line in ten seconds.
 
         Args:
             step: Completed steps.
@@ -142,6 +143,9 @@ class TrainingLogger:
         best_text = f" (best {best[1]:.1f}, epoch {best[0]})" if best else ""
         if metric:
             self.validation = f"val {shorten_metric(metric)} {scores[metric]:.1f}{best_text}"
+        if time.monotonic() - self.last_validation_time < _PRINT_INTERVAL:
+            return  # epochs of a second would fill the screen
+        self.last_validation_time = time.monotonic()
         texts = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
         self.print_message(f"epoch {step // self.plan.steps_per_epoch}: validation {texts}{best_text}")
 
