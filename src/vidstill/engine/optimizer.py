@@ -25,7 +25,7 @@ class OptimConfig(ABC):
     start_lr: float = 0.0  # learning rate at the start of the warm-up, for a batch of 256
     # whether the batch of 256 counts videos, or clips, of which a video may give several (MVD's pre-training)
     lr_scaling: Literal["videos", "clips"] = "videos"
-    weight_decay: float
+    weight_decay: float  # decoupled from the gradient (AdamW), or added to it (SGD, LARS)
     # parts of parameter names that are exempt from weight decay, besides biases and one-dimensional parameters
     no_weight_decay: tuple[str, ...] = ("positions", "mask_token", "cls_token")
     max_grad_norm: float | None = None  # gradient norm to clip to, over all parameters; None: no clipping
@@ -80,8 +80,8 @@ class OptimConfig(ABC):
 class AdamWConfig(OptimConfig):
     """AdamW as the papers use it (Loshchilov and Hutter, arXiv:1711.05101)."""
 
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.05  # times the learning rate, taken from the weights in each step; higher regularizes more
+    betas: tuple[float, float] = (0.9, 0.999)  # decay of the averages of the gradient and of its square
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -99,7 +99,7 @@ class AdamWConfig(OptimConfig):
 class SGDConfig(OptimConfig):
     """SGD with Nesterov's momentum, as ST-MAE is fine-tuned on SSv2 and AVA (arXiv:2205.09113, table 6)."""
 
-    momentum: float = 0.9
+    momentum: float = 0.9  # share of the last step that is added to the next
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -141,8 +141,8 @@ class LARS(Optimizer):
 class LARSConfig(OptimConfig):
     """LARS as MAE's linear probe uses it (arXiv:2111.06377, appendix A.1)."""
 
-    weight_decay: float = 0.0
-    momentum: float = 0.9
+    weight_decay: float = 0.0  # times the weight, added to its gradient
+    momentum: float = 0.9  # share of the last step that is added to the next
     trust_coefficient: float = 0.001  # norm of a matrix's step at learning rate 1, relative to the matrix's norm
 
     def __post_init__(self) -> None:

@@ -42,7 +42,7 @@ class AMDConfig:
     layer_pairs: LayerPairs = ((6, 12), (12, 24))  # student's and teacher's blocks, from 1: the middle and the last
     generation_layer_pairs: LayerPairs | None = None  # pairs to generate, if others than those aligned directly
     alignment: Literal["serial", "parallel", "direct", "generation"] = "serial"  # parallel: two projections per layer
-    feature_loss: RegressionLoss = "l2"
+    feature_loss: RegressionLoss = "l2"  # between student's and teacher's features; smooth_l1: l2 below 1, else l1
     generator_depth: int = 2  # blocks of a generator
     reconstruction_weight: float = 1.0  # weight of the pixel loss
     direct_weight: float = 1.0  # weight of the loss at tokens that student and teacher see

@@ -35,8 +35,8 @@ class DMAEConfig:
     mask: AnyMask = RandomMask(ratio=0.75)  # the same for student and teacher
     target: PixelTarget = "input"  # pixels as they enter the encoder; MAE and VideoMAE normalize them
     layer_pairs: LayerPairs = ((9, 18),)  # student's and teacher's blocks, from 1: at three quarters of the depth
-    projection: ProjectionKind = "fc-1layer"
-    feature_loss: RegressionLoss = "l1"
+    projection: ProjectionKind = "fc-1layer"  # from the student's width to the teacher's: linear, MLPs, or none
+    feature_loss: RegressionLoss = "l1"  # between student's and teacher's features; smooth_l1: l2 below 1, else l1
     l2_normalize: Literal["if_projected", "always", "never"] = "if_projected"  # features, per token; as released
     align_class_token: bool = True  # like the other tokens, if there is one
     alignment_weight: float = 1.0  # weight of the feature loss

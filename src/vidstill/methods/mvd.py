@@ -34,7 +34,7 @@ student's final norm, in place of the decoder; and its initialisation.
 class TeacherBranch(TeacherConfig):
     """A teacher, and how the student's prediction is compared with its features."""
 
-    loss: RegressionLoss = "smooth_l1"
+    loss: RegressionLoss = "smooth_l1"  # between reconstructed and teacher's features; smooth_l1: l2 below 1, else l1
     weight: float = 1.0  # weight of the loss; at 0 (released for a single teacher) it is computed all the same
 
     @property
@@ -72,8 +72,8 @@ class MVDConfig:
     video: TeacherBranch | None = TeacherBranch(model=BASE)  # None: only the image teacher
     # Beyond the paper: further image or video teachers, each with its own decoder, e.g. RUN 0.5*timm:NAME
     extra: ExtraBranches = ()
-    mask: AnyMask = TubeMask(ratio=0.90)
-    distillation_tokens: DistillationTokens = "masked"
+    mask: AnyMask = TubeMask(ratio=0.90)  # which tokens the student does not see
+    distillation_tokens: DistillationTokens = "masked"  # tokens whose features are compared
     image_frames: TeacherFrames = "first"  # frames of each tubelet that image teachers see (released: first)
     normalize_targets: bool = False  # each token's features to zero mean and unit variance (no released script does)
 

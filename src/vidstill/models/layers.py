@@ -26,16 +26,18 @@ AttentionBias = Literal["qkv", "qv", "none"]
 class TransformerConfig:
     """A stack of blocks and the position embeddings of its tokens: what encoders and decoders have in common."""
 
-    dim: int
-    depth: int
-    heads: int
-    mlp_ratio: float = 4.0
+    dim: int  # width: numbers per token; the heads divide it
+    depth: int  # blocks
+    heads: int  # attention heads per block
+    mlp_ratio: float = 4.0  # hidden width of a block's MLP, in widths
+    # position embeddings: fixed over the token's index (sinusoid: VideoMAE), fixed by rows and columns (sincos2d: MAE)
+    # and time (sincos3d: MVD), or learned for each token, or for its time and place apart (separable: ST-MAE)
     positions: PositionKind = "sinusoid"
     # Grid of learned and relative positions, in tokens, and of fixed ones that are resized for other grids.
     learned_grid: tuple[int, int, int] | None = None
     layer_scale: float = 0.0  # initial value of the branch scales; 0: none
     drop_path: float = 0.0  # in the last block; rises linearly from 0
-    attention_bias: AttentionBias = "qv"
+    attention_bias: AttentionBias = "qv"  # biases of queries, keys, values (MAE), not of keys (VideoMAE), or none
     norm_eps: float = NORM_EPS  # eps of the LayerNorms in the blocks
 
     def __post_init__(self) -> None:

@@ -28,8 +28,8 @@ class ViTConfig(TransformerConfig):
     drop_remainder: bool = False
     relative_positions: bool = False  # besides the others (ST-MAE's detection); initialised with zeros
     class_token: bool = False  # prepended to the tokens of each clip
-    mean: tuple[float, float, float] = IMAGENET_MEAN  # of colours in [0, 1]; subtracted by the model
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[float, float, float] = IMAGENET_MEAN  # mean of colours in [0, 1]; subtracted by the model
+    std: tuple[float, float, float] = IMAGENET_STD  # standard deviation of colours in [0, 1]; the model divides by it
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -32,9 +32,9 @@ _SATURATION_TABLE = (
 class HSVJitter:
     """Largest shifts in either direction."""
 
-    hue: int = 10  # of 180 steps around the circle
-    saturation: int = 26  # of 255 levels, clipped at both ends
-    value: int = 26  # of 255 levels, clipped at both ends
+    hue: int = 10  # largest shift of the hue, of 180 steps around the circle
+    saturation: int = 26  # largest shift of the saturation, of 255 levels, clipped at both ends
+    value: int = 26  # largest shift of the brightness, of 255 levels, clipped at both ends
 
     def __post_init__(self) -> None:
         check_range(0, _HUE_RANGE // 2, hue=self.hue)
