@@ -1,8 +1,13 @@
-"""Every option of every verb says what it is for, in a text of its own."""
+"""Every option of every verb says what it is for, in a text of its own; a message names options that the verb has."""
 
+import ast
+import io
+import itertools
 import re
+from contextlib import redirect_stdout
 
 import pytest
+from paths import PROJECT
 
 from vidstill.cli.main import VERBS, main
 
@@ -42,5 +47,88 @@ def test_every_option_has_a_help_text_of_its_own(command, capsys, monkeypatch):
     assert len(texts) >= 2
     assert [option for option, text in texts.items() if not text] == []
     options = list(texts)
-    neighbours = [pair for pair in zip(options, options[1:], strict=False) if texts[pair[0]] == texts[pair[1]]]
+    neighbours = [pair for pair in itertools.pairwise(options) if texts[pair[0]] == texts[pair[1]]]
     assert neighbours == []
+
+
+# ---- Options in messages ---------------------------------------------------------------------------------------------
+
+_TRAINING = ("pretrain", "finetune", "detect train")
+_PROBES = ("probe linear", "probe knn", "probe attentive", "probe all")
+# The verbs that reach a message; each has all the options that are named there, "any": for each option, one of them.
+REACHED_BY: dict[str, tuple[str, tuple[str, ...]]] = {
+    "bench": ("all", ("bench data",)),
+    "checkpoints/convert.py": ("all", ("weights convert", "weights inspect")),
+    "checkpoints/layouts": ("all", ("weights convert",)),  # a whole command, or the option of one that is named
+    "checkpoints/load.py": ("all", ("finetune",)),
+    "data/manifest": ("any", ("data split", "finetune")),  # hold_out's; --fold of finetune and others
+    "data/ava": ("all", ("detect train",)),
+    "data/tools/inspect.py": ("all", ("data inspect",)),
+    "data/tools/probe.py": ("all", ("data inspect",)),
+    "data/tools/scan_report.py": ("any", ("pretrain",)),  # the next command
+    "data/tools/scan.py": ("all", ("data scan",)),
+    "data/tools/split.py": ("all", ("data split",)),
+    "data/transforms": ("all", ("finetune",)),
+    "engine/lr_schedule.py": ("all", ("pretrain", "finetune")),
+    "engine/trainer.py": ("all", (*_TRAINING, "probe linear")),
+    "methods": ("any", ("pretrain",)),
+    "models": ("any", ("pretrain",)),
+    "pipelines/evaluate/detector.py": ("all", ("detect evaluate",)),
+    "pipelines/export": ("all", ("weights convert",)),
+    "pipelines/infer/embed": ("all", ("embed",)),
+    "pipelines/infer/writers/feature": ("all", ("embed",)),
+    "pipelines/infer": ("any", ("embed", "predict", "finetune", "detect boxes", "detect predict")),
+    "pipelines/labeled_data.py": ("any", ("finetune", "data split")),  # data split: a whole command
+    "pipelines/run_config.py": ("any", ("finetune",)),
+    "pipelines/probe": ("any", _PROBES),
+    "pipelines/quickstart.py": ("all", ("quickstart",)),
+    "pipelines/train/detector.py": ("all", ("detect train",)),
+    "pipelines/train/pretrain.py": ("any", ("pretrain",)),
+    "pipelines/train": ("all", ("finetune",)),
+    "synthetic": ("all", ("data make",)),
+    "utils/files.py": ("all", ("embed", "predict", "evaluate", "weights convert")),
+    "utils/journal.py": ("all", ("embed", "data scan", "data pack", "detect boxes")),
+}
+
+
+@pytest.fixture(scope="module")
+def options_of_verbs():
+    """The options of each verb, over its recipes."""
+    options: dict[str, set[str]] = {verb: set() for verb in VERBS}
+    for command in COMMANDS:
+        with redirect_stdout(io.StringIO()) as output, pytest.MonkeyPatch.context() as patch:
+            patch.setenv("COLUMNS", "79")
+            main([*command.split(), "--help"])
+        verb = next(verb for verb in VERBS if f"{command} ".startswith(f"{verb} "))
+        options[verb] |= set(re.findall(r"(?<![\w-])--[a-z][a-z0-9.-]*", output.getvalue()))
+    return options
+
+
+def list_named_options(path) -> set[str]:
+    """Return the options in the strings of a file, docstrings left out."""
+    tree = ast.parse(path.read_text())
+    docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in docs]
+    return {
+        option.rstrip(".-")
+        for text in texts
+        if isinstance(text, str)
+        for option in re.findall(r"(?<![\w-])--[a-z][a-z0-9.-]*", text)
+    }
+
+
+def test_messages_below_the_command_line_name_options_that_the_verb_has(options_of_verbs):
+    source, wrong = PROJECT / "src" / "vidstill", []
+    for path in sorted(source.rglob("*.py")):
+        name = path.relative_to(source).as_posix()
+        if name.startswith(("cli/", "recipes/", "bench/report.py")) or not (named := list_named_options(path)):
+            continue
+        rule = next((rule for prefix, rule in REACHED_BY.items() if name.startswith(prefix)), None)
+        quantifier, verbs = rule or ("all", ())
+        combine = any if quantifier == "any" else all
+        wrong += [
+            (name, each)  # or the beginning of options: f"--method.{name}"
+            for each in named
+            if not verbs or not combine(any(f"{o}.".startswith(f"{each}.") for o in options_of_verbs[v]) for v in verbs)
+        ]
+    assert not wrong, "\n".join(map(str, wrong))

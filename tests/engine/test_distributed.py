@@ -21,7 +21,7 @@ def test_cpu_computes_in_bf16_if_that_is_faster(monkeypatch, speedup, precision)
 
 @on_cpu
 def test_fp16_on_a_cpu_is_an_error():
-    with pytest.raises(InputError, match=r"fp16 needs a GPU .* take --precision bf16 or fp32"):
+    with pytest.raises(InputError, match=r"fp16 needs a GPU .* take bf16 or fp32"):
         Runtime("fp16")
 
 

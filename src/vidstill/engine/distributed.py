@@ -53,9 +53,7 @@ class Runtime:
             InputError: fp16 without a GPU.
         """
         if precision == "fp16" and self.device.type != "cuda":
-            raise InputError(
-                f"fp16 needs a GPU and this process runs on {self.device.type}; take --precision bf16 or fp32"
-            )
+            raise InputError(f"fp16 needs a GPU and this process runs on {self.device.type}; take bf16 or fp32")
         self.precision = precision
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")  # 2**16, as the papers' code
 

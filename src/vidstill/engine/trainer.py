@@ -114,8 +114,8 @@ class Trainer:
                         if self.consecutive_nonfinite >= self.max_nonfinite_steps:
                             raise RunStopped(
                                 f"loss or gradient were not finite in {self.max_nonfinite_steps} consecutive steps, up "
-                                f"to step {record.step} (loss {record.loss}); lower --optim.base-lr or train with "
-                                f"--precision fp32; the state of step {self.saved_step} remains"
+                                f"to step {record.step} (loss {record.loss}); lower the learning rate or train in "
+                                f"fp32; the state of step {self.saved_step} remains"
                             )
                         if self.needs_validation and not stop:
                             continue  # the state is saved after the epoch's validation

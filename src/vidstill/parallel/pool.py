@@ -242,7 +242,7 @@ class WorkerPool(Generic[T, R]):
         exit_code = worker.kill()
         reason = worker.kill_reason or f"ended its process ({_format_exit_code(exit_code)})"
         if not worker.beats:
-            raise RuntimeError(f"a worker {reason} before its first task; if memory is short, set fewer --workers")
+            raise RuntimeError(f"a worker {reason} before its first task; if memory is short, use fewer workers")
         ticket = worker.current_ticket
         if ticket in worker.tickets:
             was_killed = exit_code == -signal.SIGKILL and not worker.kill_reason

@@ -245,7 +245,7 @@ def infer_num_heads(dim: int, hint: ViTConfig | None) -> tuple[int, str]:
         return heads, f"{heads} heads of {dim // heads} channels, as usual in the family; the file does not say"
     raise InputError(
         f"its encoder has a width of {dim}, which is no size of the family, and no file says how many heads it has; "
-        "name a recipe of this width (--hint RECIPE of `vidstill weights`), or set --encoder.dim and --encoder.heads"
+        "name a recipe of this width: vidstill weights convert FILE --to vidstill --hint RECIPE"
     )
 
 
@@ -282,6 +282,6 @@ def _format_missing_part(part: str) -> str:
 def _format_size_mismatch(name: str, actual: object, expected: object) -> str:
     label = {"dim": "a width of", "depth": "a depth of"}.get(name, name)
     return (
-        f"its encoder has {label} {actual}, and {expected} is expected; take the size that the file was made with "
-        f"(--encoder.{name.replace('_', '-')}), or another file"
+        f"its encoder has {label} {actual}, and {expected} is expected; take the size that the file was "
+        "made with, or another file"
     )

@@ -82,7 +82,7 @@ def infer_positions(
     else:
         note = f"positions {POSITION_DESCRIPTIONS[default_kind]}, as usual in the layout; the file has no table"
         if default_kind == "sinusoid":
-            note += "; classifiers of MVD look the same and have sincos3d, which a recipe of MVD says (--hint)"
+            note += "; classifiers of MVD look the same and have sincos3d: weights convert --hint, with a recipe of MVD"
         inferred = InferredPositions(default_kind, notes=(note,))
     continues_fixed = expected_kind == "learned" and inferred.kind in FIXED_POSITION_KINDS  # fine-tuning may learn them
     if expected_kind is not None and inferred.kind != expected_kind and not continues_fixed:
@@ -93,7 +93,7 @@ def infer_positions(
 def format_position_mismatch(positions: PositionKind, expected: PositionKind) -> str:
     return (
         f"its positions are of another kind: {POSITION_DESCRIPTIONS[positions]}, and {POSITION_DESCRIPTIONS[expected]} "
-        f"are expected; take a recipe whose encoder has them, or --encoder.positions {positions}"
+        f"are expected; take a recipe whose encoder has them, or set its positions to {positions}"
     )
 
 
@@ -140,8 +140,8 @@ def _infer_joint_positions(
 
 def _format_unknown_grid(name: str, tokens: int) -> str:
     return (
-        f"{name!r} is of {tokens} tokens, and does not say of which grid; name a recipe whose encoder has it "
-        "(--hint RECIPE of `vidstill weights`, or --encoder.learned-grid), e.g. 8 14 14"
+        f"{name!r} is of {tokens} tokens, and does not say of which grid; name a recipe whose encoder has it: "
+        "vidstill weights convert FILE --to vidstill --hint RECIPE"
     )
 
 

@@ -75,7 +75,7 @@ def iter_train_batches(
     if videos_per_step % num_chunks:
         raise InputError(
             f"{videos_per_step} {dataset.noun}s a step do not divide into {accumulation_steps} micro-batches on "
-            f"{world_size} processes; set --batch to a multiple of {num_chunks}"
+            f"{world_size} processes; choose a batch that is a multiple of {num_chunks}"
         )
     if len(dataset) < steps_per_epoch * videos_per_step:
         raise InputError(

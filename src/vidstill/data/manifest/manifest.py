@@ -91,8 +91,8 @@ def build_manifest(
     if (index := rows.find_row_outside_root()) is not None:
         line_number = index + 1 if line_numbers is None else line_numbers[index]
         raise InputError(
-            f"line {line_number} of {source} names {rows.get_path(index)}, which is outside {rows.root}; choose a root "
-            "above it"
+            f"line {line_number} of {source} names {rows.get_path(index)}, which is outside {rows.root}; put the "
+            "list, or its root, into a directory above all its files"
         )
     exists = rows.resolve_files(build_size_lookup(rows.root))
     if not exists.all():

@@ -155,5 +155,5 @@ def _check_decoder(mask: Mask, task: nn.Module) -> None:
     if has_decoder and mask.teacher_only is None and not mask.masked.numel():
         raise InputError(
             f"the mask hides none of the {mask.visible.shape[1]} tokens of a clip, so there is nothing to reconstruct; "
-            "raise --method.mask.ratio, or use smaller tubelets"
+            "raise the mask ratio, or use smaller tubelets"
         )
