@@ -161,3 +161,9 @@ def test_with_global_pooling_the_head_gets_the_norm_of_the_mean_of_the_patch_tok
     normed = F.layer_norm(mean, (24,), norm.weight, norm.bias, eps=1e-6)
     standard = (normed - probe.norm.running_mean) / (probe.norm.running_var + 1e-6).sqrt()
     torch.testing.assert_close(probe(clip), standard @ probe.head.weight.T + probe.head.bias)
+
+
+def test_the_batch_norm_of_a_probe_has_maes_epsilon():
+    norm = LinearProbeModel(IMAGES.build(), CLASSES).norm.eval()
+    torch.nn.init.zeros_(norm.running_var)  # 1e-6 is left under the root
+    torch.testing.assert_close(norm(torch.ones(2, 24)), torch.full((2, 24), 1000.0))
