@@ -1,21 +1,30 @@
 """vidstill's functions: the command line's verbs with plain arguments, the same defaults, and the same runs."""
 
 import inspect
+import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import pytest
-from tiny_runs import make_data
+import torch
+from paths import PROJECT
+from tiny_runs import CLASSES, make_data
 
 import vidstill
 from vidstill.cli.data import data_make_command
 from vidstill.cli.detect import detect_evaluate_command, detect_predict_command, detect_train_command
 from vidstill.cli.infer import embed_command, predict_command
+from vidstill.cli.main import main
 from vidstill.cli.probe import probe_all_command
 from vidstill.cli.train import evaluate_command, finetune_command, pretrain_command, quickstart_command
+from vidstill.methods.common.masking import RandomMask
+from vidstill.recipes.recipe import find_recipe
 
 FUNCTIONS = [name for name in dir(vidstill) if name != "InputError"]
 VERB_OF: dict[str, Callable[..., None]] = {
@@ -139,3 +148,134 @@ def test_the_same_call_again_returns_the_finished_run(folder: Path, encoder: Pat
     again = vidstill.pretrain("quickstart.teacher", data=data, out=str(encoder), changes=PRETRAIN, **MACHINE)
     assert again == encoder == folder / "encoder"
     assert read_steps(encoder) == before
+
+
+def test_a_users_script_of_twenty_lines_runs_as_the_page_has_it(tmp_path: Path) -> None:
+    (script,) = re.findall(r"```python\n(.*?)```", (PROJECT / "docs" / "python.md").read_text(), re.DOTALL)
+    assert len([line for line in script.splitlines() if line]) <= 20
+    (tmp_path / "script.py").write_text(script)
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT / "src")}
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "holds the finished run" in done.stderr  # the second pre-training
+    test = json.loads((tmp_path / "runs" / "model" / "test.json").read_text())
+    assert f"runs/model: top-1 {test['top1']:.1f} %" in done.stdout
+    assert done.stdout.count(".mp4 [('") == 16
+
+
+def test_the_page_names_every_function() -> None:
+    page = (PROJECT / "docs" / "python.md").read_text()
+    assert [name for name in dir(vidstill) if f"`{name}(" not in page and f"vidstill.{name}" not in page] == []
+
+
+def test_types_of_a_users_script_are_checked(tmp_path: Path) -> None:
+    pytest.importorskip("mypy", reason="mypy is not installed: pip install 'vidstill[dev]'")
+    lines = [
+        "import vidstill",
+        "run = vidstill.finetune(data='clips')",
+        "print(run.metrics, run.outt)",
+        "vidstill.tran",
+    ]
+    (tmp_path / "script.py").write_text("\n".join([*lines, "vidstill.predict(run, 'clips', windw=2)", ""]))
+    command = [sys.executable, "-m", "mypy", "--follow-imports=silent", "script.py"]
+    environment = {**os.environ, "MYPYPATH": str(PROJECT / "src")}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    wrong = [
+        line.split(":")[1] for line in done.stdout.splitlines() if line.startswith("script.py") and "error:" in line
+    ]
+    assert wrong == ["3", "4", "5"], done.stdout
+
+
+def test_a_part_of_the_mask_is_changed_by_name_kind_or_object(folder: Path) -> None:
+    """A run stores its recipe, so what was changed can be read there."""
+    data, masks = folder / "clips" / "unlabelled.txt", []
+    for number, changes in enumerate(
+        [
+            {"method.mask": "random", "method.mask.ratio": 0.5},
+            {"method.mask": RandomMask(ratio=0.5)},
+            {"method.mask.ratio": 0.25, "method.mask": RandomMask(ratio=0.5)},
+        ]
+    ):
+        out = folder / f"mask{number}"
+        vidstill.pretrain("quickstart.teacher", data=data, out=out, changes=PRETRAIN | changes, **MACHINE)
+        masks.append(vidstill.open_recipe(str(out)).method.mask)
+    assert masks == [RandomMask(ratio=0.5), RandomMask(ratio=0.5), RandomMask(ratio=0.25)]
+
+
+def test_the_command_line_resumes_what_python_began(folder: Path, classifier: Any, capsys: Any) -> None:
+    typed = [word for name, value in FINETUNE.items() for word in _type_option(name, value)]
+    command = ["finetune", "quickstart.finetune", "--data", str(folder / "clips"), "--init", str(folder / "encoder")]
+    assert main([*command, "--out", str(classifier.out), "--workers", "0", "--precision", "fp32", *typed]) == 0
+    assert "holds the finished run; nothing is trained" in capsys.readouterr().err
+
+
+def _type_option(name: str, value: Any) -> list[str]:
+    words = value if isinstance(value, list | tuple) else [value]
+    return ["--" + name.replace("_", "-"), *map(str, words)]
+
+
+def test_a_fine_tuned_model_is_tested_and_asked(folder: Path, classifier: Any) -> None:
+    clips = folder / "clips"
+    result = vidstill.evaluate(classifier, data=clips, **MACHINE)
+    assert result.metrics["top1"] == classifier.metrics["top1"]
+    predictions = vidstill.predict(classifier, clips / "val", window=0.5, **MACHINE)
+    best = predictions.top(1)
+    for row, scores in zip(result.indices, result.scores, strict=True):
+        ((name, probability),) = best[Path(result.manifest.rows.get_name(row)).name]
+        assert name == CLASSES[int(scores.argmax())]
+        assert probability == pytest.approx(scores.max().item(), abs=1e-5)
+    assert all(video.timeline is not None for video in predictions.videos)
+    embedded = vidstill.embed(classifier, [clips / "val"], out=folder / "features.npz", layers=[1], **MACHINE)
+    assert (embedded.rows, embedded.shapes) == (6, {"block_1": (24,)})
+    model, _ = vidstill.load_classifier(classifier)
+    assert isinstance(model, torch.nn.Module)
+    report = vidstill.probe(classifier, data=clips, probes=["knn"], k=[1], **MACHINE)
+    assert [each.probe for each in report.results] == ["knn"]
+
+
+TYPE = "; it must be"
+VIDEOMAE = find_recipe("laptop.videomae")
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("pretrain", {"recipe": "laptop.videoma"}, "near are laptop.videomae"),
+    ("pretrain", {"recipe": "laptop.finetune"}, "call vidstill.finetune"),
+    ("pretrain", {"recipe": 3}, f"recipe is 3{TYPE} a path or PretrainRecipe"),
+    ("pretrain", {"recipe": VIDEOMAE}, "give a run directory: out="),
+    (
+        "pretrain",
+        {"changes": {"schedule.epoch": 1}},
+        "is not an option of CosineConfig, which this recipe has; near are",
+    ),
+    ("pretrain", {"changes": {"shedule.epochs": 1}}, "near are schedule"),
+    ("pretrain", {"changes": {"schedule.epochs": "many"}}, f"schedule.epochs is 'many'{TYPE} of type int"),
+    ("pretrain", {"changes": {"schedule.epochs.x": 1}}, f"{TYPE} of type int"),
+    ("pretrain", {"changes": {"schedule": 1}}, "it must hold the fields of a CosineConfig"),
+    ("pretrain", {"changes": {"clips.size": 16}}, f"clips.size is 16{TYPE} a list"),
+    ("pretrain", {"changes": {"method.mask": "randm"}}, "it takes random, tube"),
+    ("pretrain", {"changes": {"method.mask": VIDEOMAE}}, "is a PretrainRecipe, which is not allowed"),
+    ("pretrain", {"changes": {"optim.base_lr": torch.zeros(1)}}, "give a number"),
+    ("pretrain", {"changes": None}, f"changes is None{TYPE} Mapping"),
+    ("pretrain", {"precision": "fp8"}, f"precision is 'fp8'{TYPE} one of 'auto', 'bf16', 'fp16', 'fp32'"),
+    ("pretrain", {"workers": "two"}, f"workers is 'two'{TYPE} int"),
+    ("predict", {"videos": "x", "split": "test"}, f"split is 'test'{TYPE} one of 'all', 'train', 'val'"),
+    ("predict", {"videos": "x", "window": "2"}, f"window is '2'{TYPE} float or None"),
+    ("embed", {"videos": "x", "out": "x", "layers": 2}, f"layers is 2{TYPE} a sequence of int"),
+    ("probe", {"probes": ["kn"]}, f"{TYPE} a sequence of one of 'linear', 'knn', 'attentive'"),
+    ("finetune", {"fold": 4}, "fold is 4"),
+    ("quickstart", {"method": "x"}, "method is 'x'"),
+    ("load_encoder", {"source": None}, f"source is None{TYPE} a path"),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "message"), REFUSED)
+def test_an_argument_that_cannot_be_used_is_an_input_error(
+    name: str, arguments: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    usual = {"recipe": "laptop.videomae", "model": "x", "data": "x"}
+    parameters = inspect.signature(getattr(vidstill, name)).parameters
+    arguments = {each: value for each, value in usual.items() if each in parameters} | arguments
+    with pytest.raises(vidstill.InputError, match=re.escape(message)):
+        getattr(vidstill, name)(**arguments)
+    assert not list(tmp_path.iterdir())

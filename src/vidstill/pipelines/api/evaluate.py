@@ -125,7 +125,7 @@ def probe(
     temporal_clips: int = 1,
     spatial_crops: int = 1,
     layers: Sequence[int] = (),
-    pool: VectorPooling = "mean",
+    pool: VectorPooling | None = None,
     penalty: float | None = None,
     k: Sequence[int] = (20,),
     shots: Sequence[int] = (),
@@ -149,7 +149,7 @@ def probe(
         temporal_clips: Clips per video; its features are the mean over all views.
         spatial_crops: Crops per clip.
         layers: Blocks counted from 1, or backwards from -1; none: the encoder's final output.
-        pool: How a clip's tokens are pooled; the attentive probe takes all tokens.
+        pool: How a clip's tokens are pooled; the attentive probe takes all tokens. None: their mean.
         penalty: Weight of |W|² / 2 in the linear probe; None: by cross-validation, 1 for few-shot probes.
         k: Numbers of neighbours; all training clips if there are fewer.
         shots: Training clips per class of additional few-shot probes.
