@@ -1,6 +1,7 @@
 """VideoMAE of transformers: read, written, and equal to what the installed library makes of the same directory."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,9 @@ from vidstill.methods.videomae import VideoMAE, VideoMAEConfig
 from vidstill.models.vit import ViT
 from vidstill.pipelines.infer.encoder import load_encoder
 from vidstill.pipelines.trained_models import load_classifier
+from vidstill.recipes.auto.choose import choose_recipe
+from vidstill.recipes.auto.dataset_stats import DatasetStats, Hardware
+from vidstill.recipes.recipe import FinetuneRecipe
 from vidstill.synthetic.dataset import SyntheticClipsConfig, make_dataset
 from vidstill.tasks.classification import ClassifierConfig
 from vidstill.utils.config_io import from_dict, to_dict
@@ -71,6 +75,51 @@ def draw_mask(method: VideoMAE) -> tuple[Mask, Tensor]:
 def measure_difference(actual: Tensor, expected: Tensor) -> float:
     assert actual.shape == expected.shape
     return (actual - expected).abs().max().item()
+
+
+# ---- The recipe auto ------------------------------------------------------------------------------------------------
+
+
+def choose_auto_recipe(*, is_images: bool) -> FinetuneRecipe:
+    counts = {
+        "num_clips": 74,
+        "class_counts": (40, 34),
+        "median_frames": 1 if is_images else 29,
+        "median_short_side": 64,
+    }
+    stats = DatasetStats(**counts, is_images=is_images, median_seconds=None, frame_rate=None, aspect_ratio=1.0,
+                         has_left_right_classes=False)  # fmt: skip
+    hardware = Hardware(device_kind="cpu", count=2)
+    return choose_recipe(stats, None, hardware, num_validation_clips=25, is_tested_on_validation=True).recipe
+
+
+@torch.no_grad()
+def test_the_model_of_clips_that_auto_makes_is_exported_as_it_is(tmp_path: Path) -> None:
+    recipe = choose_auto_recipe(is_images=False)
+    views, clip = recipe.views, clips(frames=recipe.views.sampling.num_frames, rows=48, columns=48)
+    assert views.size == (48, 48)
+    checkpoint = make_checkpoint(recipe.build_classifier_config(CLASSES), views=to_dict(views), classes=NAMES)
+    assert export_to_transformers(checkpoint, tmp_path / "out")[0] == "it is a VideoMAEForVideoClassification"
+    exported = library().VideoMAEForVideoClassification.from_pretrained(tmp_path / "out").eval()
+    exported.fc_norm.eps = 1e-6
+    model = built(recipe.build_classifier_config(CLASSES)).eval()
+    assert measure_difference(model(clip), exported(to_library_pixels(clip, model.encoder)).logits) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("recipe", "advice"),
+    [
+        (choose_auto_recipe(is_images=True), "the code is for clips; export it with --to onnx or --to torch"),
+        (
+            replace(choose_auto_recipe(is_images=False), encoder=replace(ENCODER, positions="sincos3d")),
+            "the code knows sinusoid; train it again with --encoder.positions sinusoid, or export it with --to onnx",
+        ),
+    ],
+)
+def test_what_transformers_does_not_have_says_what_to_do(recipe: FinetuneRecipe, advice: str, tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(recipe.build_classifier_config(CLASSES), views=to_dict(recipe.views), classes=NAMES)
+    with pytest.raises(InputError, match=re.escape(advice)):
+        export_to_transformers(checkpoint, tmp_path / "out")
 
 
 # ---- Export ---------------------------------------------------------------------------------------------------------

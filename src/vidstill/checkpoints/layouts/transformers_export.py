@@ -91,7 +91,15 @@ def export_to_transformers(checkpoint: Checkpoint, directory: Path) -> list[str]
     """
     model = _ModelSpec(checkpoint)
     if difference := next(_find_differences(model, checkpoint.metadata), None):
-        raise InputError(f"{checkpoint.source} is no VideoMAE as transformers has it: {difference}")
+        advice = "export it with --to onnx or --to torch"
+        if model.encoder.positions not in _FORMAT.position_kinds and model.encoder.tubelet[0] > 1:
+            option = (
+                "--method.encoder.positions"
+                if checkpoint.metadata.get("kind") == "pretraining"
+                else "--encoder.positions"
+            )
+            advice = f"train it again with {option} {_FORMAT.position_kinds[0]}, or {advice}"
+        raise InputError(f"{checkpoint.source} is no VideoMAE as transformers has it: {difference}; {advice}")
     prefix = "" if model.architecture == "VideoMAEModel" else TRANSFORMERS_PREFIX
     rules = build_transformers_rules(model.encoder.tubelet, prefix=prefix)
     tensors = rename_to_foreign(model.tensors, rules, f"{checkpoint.source} cannot be written for transformers")

@@ -272,7 +272,8 @@ def _choose_encoder(
     encoder = ViTConfig(dim=dim, depth=depth, heads=heads)
     if stats.is_images:
         return replace(encoder, tubelet=defaults.IMAGE_TUBELETS[side], positions="sincos2d")
-    return replace(encoder, tubelet=defaults.TUBELETS[side], positions="sincos3d")
+    # transformers' VideoMAE has these; as accurate as sincos3d (docs/own-data.md)
+    return replace(encoder, tubelet=defaults.TUBELETS[side], positions="sinusoid")
 
 
 def _choose_batch(stats: DatasetStats, hardware: Hardware) -> int:
