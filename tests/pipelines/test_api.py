@@ -255,7 +255,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("pretrain", {"changes": {"method.mask": "randm"}}, "it takes random, tube"),
     ("pretrain", {"changes": {"method.mask": VIDEOMAE}}, "is a PretrainRecipe, which is not allowed"),
     ("pretrain", {"changes": {"optim.base_lr": torch.zeros(1)}}, "give a number"),
-    ("pretrain", {"changes": None}, f"changes is None{TYPE} Mapping"),
+    ("pretrain", {"changes": None}, f"changes is None{TYPE} a mapping"),
     ("pretrain", {"precision": "fp8"}, f"precision is 'fp8'{TYPE} one of 'auto', 'bf16', 'fp16', 'fp32'"),
     ("pretrain", {"workers": "two"}, f"workers is 'two'{TYPE} int"),
     ("predict", {"videos": "x", "split": "test"}, f"split is 'test'{TYPE} one of 'all', 'train', 'val'"),

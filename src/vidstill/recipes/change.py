@@ -68,14 +68,14 @@ def _convert_value(value: Any, annotation: Any, option: str) -> Any:
 def _change_part(part: Any, default: Any, annotation: Any, changes: dict[str, Any], option: str) -> Any:
     """Change a part's kind, then its fields; an absent part begins as its field's default, else as its class."""
     kind, changes = changes.get(""), {name: value for name, value in changes.items() if name}
+    if is_dataclass(kind):
+        part, kind = _convert_value(kind, annotation, option), None
     if kind is not None and is_none(kind, annotation):
         if changes:
             name = next(iter(changes)).replace("_", "-")
             raise InputError(f"{option}.{name} contradicts {option} None; give one of them")
         return None
     part = part if is_dataclass(part) else default
-    if is_dataclass(kind):
-        part, kind = _convert_value(kind, annotation, option), None
     if kind is not None:
         kind_type = find_kind(annotation, kind, option)
         return change_recipe(kind_type, {**carry_fields(part, kind_type), **changes}, option)

@@ -57,4 +57,6 @@ def _describe(annotation: Any) -> str:
         return f"one of {', '.join(map(repr, args))}" if len(args) > 1 else repr(args[0])
     if get_origin(annotation) is Sequence:
         return f"a sequence of {_describe(args[0])}"
+    if get_origin(annotation) is Mapping:
+        return "a mapping"
     return "None" if annotation is type(None) else inspect.formatannotation(annotation).rpartition(".")[2]
