@@ -82,6 +82,7 @@ REACHED_BY: dict[str, tuple[str, tuple[str, ...]]] = {
     "pipelines/run_config.py": ("any", ("finetune",)),
     "pipelines/probe": ("any", _PROBES),
     "pipelines/quickstart.py": ("all", ("quickstart",)),
+    "pipelines/session.py": ("all", _TRAINING),
     "pipelines/train/detector.py": ("all", ("detect train",)),
     "pipelines/train/pretrain.py": ("any", ("pretrain",)),
     "pipelines/train": ("all", ("finetune",)),

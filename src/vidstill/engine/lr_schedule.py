@@ -21,9 +21,8 @@ class CosineConfig:
     """A linear warm-up, then half a cosine (Loshchilov and Hutter, arXiv:1608.03983), set at every step."""
 
     epochs: int  # passes over the videos
-    warmup_epochs: int | float = (
-        0  # epochs in which the learning rate rises; epochs alone change it in proportion if fewer
-    )
+    # epochs in which the learning rate rises; epochs alone change it in proportion if fewer
+    warmup_epochs: int | float = 0
     warmup_steps: int | None = None  # instead of `warmup_epochs`, if an epoch is too coarse
     cosine_epochs: int | None = None  # epochs of the whole cosine, if training ends before it does; None: `epochs`
     warmup_rule: WarmupRule = "videomae"  # which step reaches the peak
