@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidstill.data.transforms.mixup import MixupCutmix, compute_cutmix_box, draw_beta, mix_pairs, smooth_labels
+from vidstill.utils.rng import draw_uniform
 from vidstill.utils.types import InputError
 
 starts = st.integers(0, 2**40)
@@ -69,6 +70,16 @@ def test_cutmix_replaces_one_box(start, height, width):
         positions = line.nonzero()[:, 0]
         assert len(positions) == 0 or len(positions) == positions[-1] - positions[0] + 1
     assert (draw_plane(CUTMIX, start, height, width)[~cut] == 1).all()
+
+
+def test_a_seeds_third_and_fourth_draws_are_the_row_and_column_of_the_boxs_centre():
+    centers = (draw_uniform(seeds(200), "mixing", 4)[:, 2:] * torch.tensor([60, 40])).floor().long()
+    for k, (row, column) in enumerate(centers.tolist()):
+        cut = draw_plane(CUTMIX, k, 60, 40) == 0
+        assert cut[row, column] or not cut.any()
+        if cut.any() and not (cut[0].any() or cut[-1].any() or cut[:, 0].any() or cut[:, -1].any()):
+            rows, columns = cut.nonzero().unbind(dim=1)
+            assert (rows.min() + rows.max() + 1, columns.min() + columns.max() + 1) == (2 * row, 2 * column)
 
 
 def test_a_cutmix_box_has_the_drawn_area_unless_it_is_clipped():
