@@ -25,8 +25,6 @@ def change_recipe(config: Any, changes: Mapping[str, Any], option: str = "") -> 
     Raises:
         InputError: The part has no such field or kind, lacks a value, or its values do not go together.
     """
-    if isinstance(config, CosineConfig) and "epochs" in changes:
-        config = config.with_epochs(changes["epochs"])
     config_type = config if isinstance(config, type) else type(config)
     hints, config_fields, values = get_type_hints(config_type), {each.name: each for each in fields(config_type)}, {}
     for name, value in changes.items():
@@ -42,6 +40,8 @@ def change_recipe(config: Any, changes: Mapping[str, Any], option: str = "") -> 
             values[name] = _change_part(part, config_fields[name].default, hints[name], value, path)
         else:
             values[name] = _convert_value(value, hints[name], path)
+    if isinstance(config, CosineConfig) and "epochs" in values:
+        config = config.with_epochs(values["epochs"])
     try:
         return config(**values) if isinstance(config, type) else replace(config, **values)
     except TypeError as error:
@@ -98,11 +98,11 @@ def check_changes(changes: Mapping[str, Any], path: str, requested: Any, actual:
     for part in path.split("."):
         changes = changes.get(part, {}) if isinstance(changes, Mapping) else {}
     for name in changes if isinstance(changes, Mapping) else ():
-        value, kept = getattr(requested, name, None), getattr(actual, name, None)
-        if value != kept:
+        value, final = getattr(requested, name, None), getattr(actual, name, None)
+        if value != final:
             option = f"--{path}.{name}".replace("_", "-")
             raise InputError(
-                f"{option} is {_format_value(value)}, but {source} has {_format_value(kept)}; leave it out, or start "
+                f"{option} is {_format_value(value)}, but {source} has {_format_value(final)}; leave it out, or start "
                 "from another file"
             )
 
