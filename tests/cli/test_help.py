@@ -59,6 +59,8 @@ _PROBES = ("probe linear", "probe knn", "probe attentive", "probe all")
 REACHED_BY: dict[str, tuple[str, tuple[str, ...]]] = {
     "bench": ("all", ("bench data",)),
     "checkpoints/convert.py": ("all", ("weights convert", "weights inspect")),
+    # train again with another setting, or export in another format
+    "checkpoints/layouts/transformers_export.py": ("any", ("pretrain", "finetune", "weights convert")),
     "checkpoints/layouts": ("all", ("weights convert",)),  # a whole command, or the option of one that is named
     "checkpoints/load.py": ("all", ("finetune",)),
     "data/manifest": ("any", ("data split", "finetune")),  # hold_out's; --fold of finetune and others
