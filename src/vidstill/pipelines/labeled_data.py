@@ -1,8 +1,9 @@
 """Labelled videos to train and test on, checked before the work: every video has a label, and the classes agree."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -92,6 +93,32 @@ def open_labeled_splits(
     return LabeledSplits(train, validation, test)
 
 
+def select_held_out(test: Manifest, run: Mapping[str, Any]) -> tuple[Manifest, int]:
+    """Return the part of the tested videos that a run held out, if it did, and how many of them it was trained on.
+
+    Args:
+        run: The content of the run's `recipe.json`.
+
+    Returns:
+        The videos, and the number of training videos among them: 0 where the training set cannot be read any more.
+    """
+    share, data = run.get("val_share"), run["data"]
+    if test.fingerprint == data["test"]["fingerprint"]:
+        return test, 0  # the run has made sure that it was trained on none of them
+    with suppress(InputError):
+        if share and (held_out := _hold_out_labeled(test, share)[1]).fingerprint == data["test"]["fingerprint"]:
+            return held_out, 0
+    if test.fingerprint == data["train"]["fingerprint"]:
+        return test, len(test)
+    with suppress(InputError):
+        for fold in (1, 2, 3):
+            train = require_labels(open_manifest(data["train"]["source"], split="train", fold=fold), multi_label=True)
+            train = _hold_out_labeled(train, share)[0] if share else train
+            if train.fingerprint == data["train"]["fingerprint"]:
+                return test, len(_list_shared(train, test))
+    return test, 0
+
+
 def require_labels(manifest: Manifest, *, multi_label: bool = False) -> Manifest:
     """Return the manifest if every video has a label, and only one unless several are allowed.
 
@@ -136,14 +163,19 @@ def _check_trained(train: Manifest, test: Manifest) -> None:
 
 def _check_not_shared(train: Manifest, test: Manifest) -> None:
     """Raise an InputError if a video is in both."""
-    sizes, test_sizes = (each.rows.column("file_size") for each in (train, test))
-    trained = set(identify_files(train.rows.select(np.isin(sizes, test_sizes))))  # others cannot be the same file
-    if shared := [index for index, file in enumerate(identify_files(test.rows)) if file in trained]:
+    if shared := _list_shared(train, test):
         raise InputError(
             f"{len(shared)} of the {len(test)} {test.noun}s of {test.source} are training {test.noun}s too, first "
             f"{test.rows.get_name(shared[0])}; test on others: hold some out with --val-share 0.2, or with vidstill "
             f"data split {train.source} --out DIR --by group"
         )
+
+
+def _list_shared(train: Manifest, test: Manifest) -> list[int]:
+    """Return the rows of the test set whose files are in the training set."""
+    sizes, test_sizes = (each.rows.column("file_size") for each in (train, test))
+    trained = set(identify_files(train.rows.select(np.isin(sizes, test_sizes))))  # others cannot be the same file
+    return [index for index, file in enumerate(identify_files(test.rows)) if file in trained]
 
 
 def _hold_out_labeled(manifest: Manifest, share: float) -> tuple[Manifest, Manifest]:

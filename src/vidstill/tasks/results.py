@@ -49,6 +49,7 @@ class ClassificationResult(ABC):
     indices: tuple[int, ...]  # the rows of the scored videos in the manifest
     scores: Float[Tensor, "videos classes"]  # the probabilities of the classes
     broken_videos: Mapping[int, str]  # why the other videos could not be scored, by row
+    num_training_videos: int = 0  # how many videos of the manifest the model was trained on, as far as its run tells
 
     @property
     @abstractmethod
@@ -61,8 +62,10 @@ class ClassificationResult(ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers but the scores, for JSON; shares in percent."""
+        trained_on = {"training_videos": self.num_training_videos} if self.num_training_videos else {}
         return {
             **self.metrics,
+            **trained_on,
             "noun": self.manifest.noun,  # what the summary calls a video
             "videos": len(self.indices),
             "missing": self.manifest.num_missing,  # listed by an official list, but no such file
@@ -210,8 +213,8 @@ def format_classification_result(metrics: Mapping[str, Any]) -> str:
     mistaken = [each for each in classes if each.get("hits", each["videos"]) < each["videos"]]
     if worst := sorted(mistaken, key=itemgetter("accuracy"))[:_NUM_WORST_CLASSES]:
         lines["worst classes"] = "\n".join(map(_format_class, worst))
-    if warning := _find_warning(metrics, noun):
-        lines["warning"] = warning
+    if warnings := list(_iter_warnings(metrics, noun)):
+        lines["warning"] = "\n".join(warnings)
     return format_key_values(lines)
 
 
@@ -222,18 +225,20 @@ def _format_class(description: Mapping[str, Any]) -> str:
     return f"{text}, {'mostly' if 2 * count > videos - hits else 'most often'} predicted {_quote(name)}"
 
 
-def _find_warning(metrics: Mapping[str, Any], noun: str) -> str:
-    """Return what is wrong with a model that answers one class for (nearly) all videos, and what to do; else ""."""
+def _iter_warnings(metrics: Mapping[str, Any], noun: str) -> Iterator[str]:
+    """Yield what is wrong with a test on training videos, and with a model that answers one class for (nearly) all."""
+    if num_trained := metrics.get("training_videos"):
+        yield f"the model was trained on {num_trained} of these {noun}s, so the score says nothing about new ones"
     classes = [each for each in metrics.get("classes", ()) if each["videos"]]
     if len(classes) < 2 or "majority_baseline" not in metrics:
-        return ""
+        return
     counts = sum((Counter(each["predicted"]) for each in classes), Counter())
     (name, count), total = counts.most_common(1)[0], counts.total()
     share = sum(each["videos"] for each in classes if each["name"] == name)
     if count < total and (count < 0.9 * total or share > 0.8 * count):
-        return ""
+        return
     number = f"every {noun}" if count == total else f"{count} of {total} {noun}s"
-    return (
+    yield (
         f"the model answers {_quote(name)} for {number}, and {share} of {total} are of this class; "
         "train longer, try another learning rate, or start from pre-trained weights"
     )

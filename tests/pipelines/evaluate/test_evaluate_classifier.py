@@ -96,6 +96,44 @@ def test_results_of_two_tests_are_never_mixed(folder, tmp_path, monkeypatch):
     files.check_output_dir(tmp_path, "an evaluation", "test.json", FILES)
 
 
+# ---- Training videos ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def holding_out(folder):
+    """A list of six videos without a val split, and a run that has held out a third of them."""
+    files = sorted((folder / "data/val").iterdir())
+    (folder / "six.txt").write_text("".join(f"{path} {number % 2}\n" for number, path in enumerate(files)))
+    run(FINETUNE, data=folder / "six.txt", out=folder / "holding_out", schedule__epochs=2, val_share=0.4, batch=4)
+    return folder / "six.txt"
+
+
+def test_a_run_that_held_videos_out_is_tested_on_these(folder, holding_out, tmp_path, capsys):
+    run(f"evaluate {folder}/holding_out", data=holding_out, out=tmp_path / "out", workers=0, precision="fp32")
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("evaluate: ")]
+    assert told == [f"evaluate: tests the 2 of 6 videos of {holding_out} that the run held out (--val-share 0.4)"]
+    alone, own = (json.loads((path / "test.json").read_text()) for path in (tmp_path / "out", folder / "holding_out"))
+    assert alone == {name: value for name, value in own.items() if name != "model_selection"}
+    file, workers = folder / "holding_out/model.safetensors", Workers(workers=0, precision="fp32")
+    assert evaluate_classifier(str(file), holding_out, workers=workers).to_dict() == alone
+
+
+@pytest.mark.parametrize(("lines", "count"), [(slice(0, 6), 4), (slice(5, None, -1), 4)], ids=["all", "reversed"])
+def test_a_test_on_training_videos_says_so(folder, holding_out, tmp_path, capsys, lines, count):
+    """In another order the fingerprint is another one, but the files are the same."""
+    text = holding_out.read_text().splitlines()
+    (tmp_path / "others.txt").write_text("\n".join([*text[lines], f"{next((folder / 'data/train').iterdir())} 0"]))
+    run(f"evaluate {folder}/holding_out", data=tmp_path / "others.txt", workers=0, precision="fp32")
+    assert f"the model was trained on {count} of these videos" in capsys.readouterr().out
+    run(f"evaluate {folder}/holding_out", data=tmp_path / "others.txt", json=(), workers=0, precision="fp32")
+    assert json.loads(capsys.readouterr().out)["training_videos"] == count
+
+
+def test_a_test_on_the_training_split_itself_says_so(folder, capsys):
+    run(f"evaluate {folder}/finetune", data=folder / "data/train.csv", workers=0, precision="fp32")
+    assert "the model was trained on 8 of these videos" in capsys.readouterr().out
+
+
 # ---- Broken videos --------------------------------------------------------------------------------------------------
 
 

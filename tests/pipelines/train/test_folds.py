@@ -105,6 +105,11 @@ def test_one_fold_of_them_is_a_fine_tuned_model(data, out, capsys):
     assert json.loads(capsys.readouterr().out) == read(out / "fold2/test.json")
 
 
+def test_a_model_that_is_tested_on_the_list_of_another_fold_has_trained_on_it(data, out, capsys):
+    run(f"evaluate {out}/fold3", data=data, fold=1, json=(), workers=0)
+    assert json.loads(capsys.readouterr().out)["training_videos"] == 4  # its list moves on by two videos of each class
+
+
 # ---- What is refused ------------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,10 @@
 """Test a fine-tuned classifier: all views of every video, merged as in the papers, on any number of devices."""
 
+import json
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +19,13 @@ from vidstill.data.manifest.manifest import Manifest
 from vidstill.engine.distributed import Runtime
 from vidstill.figures.metrics import draw_confusion_matrix
 from vidstill.pipelines.infer.run import run_dataset
-from vidstill.pipelines.labeled_data import open_labeled_test
+from vidstill.pipelines.labeled_data import open_labeled_test, select_held_out
 from vidstill.pipelines.run_config import Workers
 from vidstill.pipelines.trained_models import load_classifier
 from vidstill.tasks.metrics.accuracy import merge_views
 from vidstill.tasks.results import MultiLabelResult, SingleLabelResult
 from vidstill.utils.config_io import from_dict
-from vidstill.utils.files import TEST_FILE, check_output_dir, write_result_dir
+from vidstill.utils.files import RECIPE_FILE, TEST_FILE, check_output_dir, write_result_dir
 from vidstill.utils.terminal import show_progress_bar
 from vidstill.utils.types import InputError
 
@@ -45,7 +49,7 @@ def evaluate_classifier(
 
     Args:
         source: Run directory or weights file.
-        data: Labelled videos, their val split if they have splits.
+        data: Labelled videos, their val split if they have splits; of the data that a run held out a share of, that.
         fold: Which of the three official splits of UCF101 and HMDB51.
         workers: Decoding processes, views per device, precision.
         out: Directory for the results, one file each.
@@ -58,12 +62,26 @@ def evaluate_classifier(
     runtime = runtime or Runtime(workers.precision)
     model, checkpoint = load_classifier(source)
     classes, multi_label = checkpoint.metadata["classes"], model.config.multi_label
-    manifest = open_labeled_test(data, fold=fold, multi_label=multi_label, classes=classes, classes_source=source)
+    labeled = open_labeled_test(data, fold=fold, multi_label=multi_label, classes=classes, classes_source=source)
+    manifest, num_training_videos = select_held_out(labeled, run) if (run := _read_run(source)) else (labeled, 0)
+    if manifest is not labeled and runtime.is_main:
+        count = f"the {len(manifest)} of {len(labeled)} {labeled.noun}s of {data}"
+        print(f"evaluate: tests {count} that the run held out (--val-share {run['val_share']:g})", file=sys.stderr)
     views = from_dict(ViewsConfig, checkpoint.metadata["views"])
     result = score_classifier(model, manifest, classes, views, workers, runtime, multi_label=multi_label)
+    result = replace(result, num_training_videos=num_training_videos)
     if out is not None and runtime.is_main:
         write_classification_result(out, result)
     return result
+
+
+def _read_run(source: str) -> dict[str, Any]:
+    """Return the `recipe.json` of a run directory, or of the one that a weights file is in; {} if there is none."""
+    path = Path(source)
+    with suppress(OSError, ValueError):
+        run = json.loads(((path if path.is_dir() else path.parent) / RECIPE_FILE).read_text(encoding="utf-8"))
+        return dict(run) if "test" in run.get("data", {}) else {}
+    return {}
 
 
 def score_classifier(
