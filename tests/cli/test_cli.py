@@ -186,7 +186,7 @@ def test_a_wrong_option_is_answered_with_the_right_one(typed, message, calls, ca
     [
         (InputError("the clip is too short"), 2, "vidstill: the clip is too short\n"),
         (RunStopped("the disk is full"), 1, "vidstill: the disk is full\n"),
-        (KeyboardInterrupt(), 130, "the same command resumes a run from its last checkpoint\n"),
+        (KeyboardInterrupt(), 130, "vidstill: interrupted; the same command goes on where it was\n"),
     ],
 )
 def test_the_end_of_a_run_is_explained_in_one_line(error, code, message, monkeypatch, capsys):
