@@ -17,7 +17,15 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from vidstill.recipes.change import carry_fields, find_kind, get_kind, is_none, list_kinds, list_part_types
+from vidstill.recipes.change import (
+    carry_fields,
+    find_kind,
+    format_value,
+    get_kind,
+    is_none,
+    list_kinds,
+    list_part_types,
+)
 
 NO_PREFIX = tyro.conf.arg(name="")
 """Marks a config whose fields are options without a prefix."""
@@ -71,7 +79,7 @@ class RecipeOptions:
         option: That of the part: `method.mask`.
         kinds: What the part's option itself takes: `--method.mask random`, `--mixup None`.
         default_kind: The kind that it has without.
-        words: What was typed behind each option, by `method.mask`; a part's fields are those of the kind in it.
+        arguments: What was typed behind each option, by `method.mask`; a part's fields are those of the kind in it.
     """
 
     types: tuple[Any, ...]
@@ -80,7 +88,7 @@ class RecipeOptions:
     option: str = ""
     kinds: Sequence[str] = ()
     default_kind: str = ""
-    words: Mapping[str, str] = field(default_factory=dict)
+    arguments: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def values(self) -> Mapping[str, Any]:
@@ -113,7 +121,7 @@ def parse_recipe_options(
     Raises:
         SystemExit: tyro has printed the help (code 0) or what is wrong with an option (2).
     """
-    options = replace(options, words=_read_words(args))
+    options = replace(options, arguments=_read_arguments(args))
     init = tyro.conf.arg(help="run directory or weights file to start from; None: random weights")
     command = make_dataclass(
         "Command",
@@ -189,7 +197,7 @@ def _make_option(spec: StructFieldSpec, options: RecipeOptions) -> StructFieldSp
     types = list_part_types(spec.type)
     if types or is_dataclass(value):
         name = f"{options.option}.{spec.name}".lstrip(".")
-        kind: str | None = options.words.get(name)
+        kind: str | None = options.arguments.get(name)
         config: Any = value if is_dataclass(value) else None
         default_kind = get_kind(type(value)) if is_dataclass(value) else "None" if is_known else ""
         if kind is not None and not is_none(kind, spec.type):
@@ -204,25 +212,21 @@ def _make_option(spec: StructFieldSpec, options: RecipeOptions) -> StructFieldSp
             option=name,
             kinds=list_kinds(spec.type),
             default_kind=default_kind,
-            words=options.words,
+            arguments=options.arguments,
         )
         return replace(spec, type=RecipeOptions, default=part)
     hint = f"({options.absent})"
     if is_known:
-        hint = "(required)" if value is MISSING_NONPROP else f"(default: {_format_value(value)})"
+        hint = "(required)" if value is MISSING_NONPROP else f"(default: {format_value(value)})"
     annotation: Any = Annotated[spec.type, tyro.conf.arg(help_behavior_hint=hint)]
     return replace(spec, type=annotation, default=_UNTYPED)
 
 
-def _read_words(args: Sequence[str]) -> dict[str, str]:
+def _read_arguments(args: Sequence[str]) -> dict[str, str]:
     """Return the word behind each option, by its name without hyphens."""
-    words: dict[str, str] = {}
+    arguments: dict[str, str] = {}
     for arg, following in pairwise([*args, "--"]):
         name, equals, value = arg.partition("=")
         if name.startswith("--") and (equals or not following.startswith("--")):
-            words[name[2:].replace("-", "_")] = value if equals else following
-    return words
-
-
-def _format_value(value: Any) -> str:
-    return " ".join(map(_format_value, value)) if isinstance(value, tuple) else str(value)
+            arguments[name[2:].replace("-", "_")] = value if equals else following
+    return arguments

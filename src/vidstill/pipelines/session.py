@@ -196,8 +196,8 @@ class TrainingSession:
 
     def _describe_warmup(self) -> list[str]:
         """Return a line on a warm-up that was shortened, or may have been, since the user gave the epochs only."""
-        schedule, given = self.recipe.schedule, self.changes.get("schedule", {})
-        if "epochs" not in given or {"warmup_epochs", "warmup_steps"} & given.keys() or not schedule.warmup_epochs:
+        schedule, changes = self.recipe.schedule, self.changes.get("schedule", {})
+        if "epochs" not in changes or {"warmup_epochs", "warmup_steps"} & changes.keys() or not schedule.warmup_epochs:
             return []
         return [
             f"the warm-up takes {schedule.warmup_epochs:g} of {pluralize(schedule.epochs, 'epoch')}; "

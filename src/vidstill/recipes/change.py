@@ -102,13 +102,14 @@ def check_changes(changes: Mapping[str, Any], path: str, requested: Any, actual:
         if value != final:
             option = f"--{path}.{name}".replace("_", "-")
             raise InputError(
-                f"{option} is {_format_value(value)}, but {source} has {_format_value(final)}; leave it out, or start "
+                f"{option} is {format_value(value)}, but {source} has {format_value(final)}; leave it out, or start "
                 "from another file"
             )
 
 
-def _format_value(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+def format_value(value: Any) -> str:
+    """Return a value as it is typed behind its option: those of a tuple with spaces between."""
+    return " ".join(map(format_value, value)) if isinstance(value, tuple) else str(value)
 
 
 def is_none(kind: str, annotation: Any) -> bool:
@@ -165,12 +166,13 @@ def carry_fields(part: Any, kind: type) -> dict[str, Any]:
     if not is_dataclass(part):
         return {}
     before, after = get_type_hints(type(part)), get_type_hints(kind)
-    values = {each.name: getattr(part, each.name) for each in fields(kind) if each.init and each.name in before}
-    return {
-        name: float(value) if (before[name], after[name]) == (int, float) else value
-        for name, value in values.items()
-        if before[name] == after[name] or (before[name], after[name]) == (int, float)
-    }
+    values = {}
+    for name in (each.name for each in fields(kind) if each.init):
+        if before.get(name) == after[name]:
+            values[name] = getattr(part, name)
+        elif (before.get(name), after[name]) == (int, float):
+            values[name] = float(getattr(part, name))
+    return values
 
 
 def _list_types(annotation: Any) -> tuple[type, ...]:

@@ -9,6 +9,7 @@ from itertools import takewhile
 from types import ModuleType
 from typing import Any
 
+from vidstill.recipes.change import format_value
 from vidstill.recipes.recipe import NUM_CLASSES, DetectionRecipe, FinetuneRecipe
 from vidstill.recipes.sources import find_definition
 from vidstill.utils.flops import ModelCost, compute_model_cost
@@ -29,7 +30,8 @@ def format_options(value: Any, name: str = "") -> dict[str, str]:
         group, dot, last = name.rpartition(".")
         name = name if value else f"{group}{dot}no_{last}"
         return {f"--{name.replace('_', '-')}": ""}
-    return {f"--{name.replace('_', '-')}": _format_value(value)}
+    needs_quotes = isinstance(value, str) and (not value or " " in value)
+    return {f"--{name.replace('_', '-')}": repr(value) if needs_quotes else format_value(value)}
 
 
 def compute_recipe_cost(recipe: FinetuneRecipe | DetectionRecipe) -> dict[str, Any]:
@@ -131,9 +133,3 @@ class _RecipeFile:
 
     def _is_comment(self, number: int) -> bool:
         return self.lines[number].startswith("#")
-
-
-def _format_value(value: Any) -> str:
-    if isinstance(value, tuple):
-        return " ".join(map(_format_value, value))
-    return repr(value) if value == "" or (isinstance(value, str) and " " in value) else str(value)

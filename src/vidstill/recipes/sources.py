@@ -98,11 +98,11 @@ def load_own_recipes(where: str) -> dict[str, Recipe]:
     Raises:
         InputError: It cannot be imported.
     """
-    known = {id(recipe) for recipe in load_recipes().values()}  # imported, not defined
+    imported = {id(recipe) for recipe in load_recipes().values()}  # not defined there
     return {
         f"{where}:{name}": value
         for name, value in vars(import_own_module(where)).items()
-        if isinstance(value, Recipe) and id(value) not in known
+        if isinstance(value, Recipe) and id(value) not in imported
     }
 
 

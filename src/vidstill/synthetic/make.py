@@ -52,10 +52,10 @@ def make_clips(
     """
     options: dict[str, Any] = {"train": train, "val": val, "unlabelled": unlabelled, "fps": fps, "frames": frames}
     options |= {"seconds": seconds, "size": size and tuple(size), "classes": classes and tuple(classes)}
-    given = {name: value for name, value in options.items() if value is not None}
+    settings = {name: value for name, value in options.items() if value is not None}
     config_class = SyntheticBoxesConfig if boxes else SyntheticClipsConfig
-    if unusable := [f"--{name}" for name in given if name not in {each.name for each in fields(config_class)}]:
+    if unusable := [f"--{name}" for name in settings if name not in {each.name for each in fields(config_class)}]:
         hint = "with --boxes; --seconds" if boxes else "without --boxes; --frames"
         raise InputError(f"{' and '.join(unusable)} cannot be given {hint} sets the length of a clip")
     with show_progress_bar("clips") as progress:
-        return make_dataset(Path(directory), config_class(seed=seed, **given), progress=progress)
+        return make_dataset(Path(directory), config_class(seed=seed, **settings), progress=progress)

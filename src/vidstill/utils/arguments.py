@@ -23,9 +23,8 @@ def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
         annotations = get_type_hints(function)
         for name, value in signature.bind(*args, **kwargs).arguments.items():
             if not _fits(value, annotations[name]):
-                text = repr(value)
-                given = text if len(text) <= _MAX_CHARACTERS else f"a {type(value).__name__}"
-                raise InputError(f"{name} is {given}; it must be {_describe(annotations[name])}")
+                text = repr(value) if len(repr(value)) <= _MAX_CHARACTERS else f"a {type(value).__name__}"
+                raise InputError(f"{name} is {text}; it must be {_describe(annotations[name])}")
         return function(*args, **kwargs)
 
     return call

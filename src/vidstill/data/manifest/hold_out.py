@@ -134,15 +134,15 @@ def _choose_units(units: np.ndarray, manifest: Manifest, share: float, seed: int
     best, lowest = np.zeros(num_units, bool), math.inf
     rng = numpy_rng(seed, "hold out")
     for _ in range(max(1, min(100, _MAX_VISITS // num_units))):
-        chosen, held = np.zeros(num_units, bool), [0] * len(costs)
+        is_held_out, num_held_out = np.zeros(num_units, bool), [0] * len(costs)
         for unit in rng.permutation(num_units).tolist():
-            before = sum(costs[label][held[label]] for label, _ in members[unit])
-            if sum(costs[label][held[label] + count] for label, count in members[unit]) < before:
-                chosen[unit] = True
+            before = sum(costs[label][num_held_out[label]] for label, _ in members[unit])
+            if sum(costs[label][num_held_out[label] + count] for label, count in members[unit]) < before:
+                is_held_out[unit] = True
                 for label, count in members[unit]:
-                    held[label] += count
-        if (cost := sum(of_class[number] for of_class, number in zip(costs, held, strict=True))) < lowest:
-            best, lowest = chosen, cost
+                    num_held_out[label] += count
+        if (cost := sum(of_class[number] for of_class, number in zip(costs, num_held_out, strict=True))) < lowest:
+            best, lowest = is_held_out, cost
         if not lowest:
             break
     return best

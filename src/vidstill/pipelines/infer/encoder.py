@@ -223,10 +223,8 @@ class VideoEncoder:
             InputError: The encoder was not fine-tuned, or the video does not exist or does not decode.
         """
         manifest = open_manifest(parse_path(str(video)))
-        if len(manifest.rows) > 1:
-            raise InputError(
-                f"{video} holds {len(manifest.rows)} {manifest.noun}s; give one, or all to vidstill.predict"
-            )
+        if (count := len(manifest)) > 1:
+            raise InputError(f"{video} holds {count} {manifest.noun}s; give one, or all to vidstill.predict")
         logits = self.predict_logits(_load_views(manifest, self.require_classifier()[1]))
         return rank_classes(self.merge_views({"logits": logits})["probabilities"], self.classes, topk)
 
@@ -283,7 +281,8 @@ def load_encoder(source: StrPath, *, precision: Precision = "auto", runtime: Run
     config = infer_encoder_config(checkpoint)
     encoder, views = config.build().to(runtime.device).eval(), _read_views(checkpoint, config.tubelet[0])
     init_encoder(encoder, checkpoint, config)
-    return VideoEncoder(encoder, None, (), views, source, runtime, None, checkpoint.metadata.get("global_pool", False))
+    global_pool = checkpoint.metadata.get("global_pool", False)
+    return VideoEncoder(encoder, None, (), views, source, runtime, global_pool=global_pool)
 
 
 def _read_views(checkpoint: Checkpoint, tubelet_frames: int) -> ViewsConfig:
@@ -297,6 +296,5 @@ def _read_views(checkpoint: Checkpoint, tubelet_frames: int) -> ViewsConfig:
     if not isinstance(recipe, dict) or "clips" not in recipe:
         raise InputError(f"{checkpoint.source} does not state the clips of its training; give a run of vidstill")
     clips = from_dict(ClipsConfig, recipe["clips"])
-    return ViewsConfig(
-        sampling=clips.sampling, temporal_clips=1, spatial_crops=1, short_side=min(clips.size), size=clips.size
-    )
+    sampling, size = clips.sampling, clips.size
+    return ViewsConfig(sampling=sampling, temporal_clips=1, spatial_crops=1, short_side=min(size), size=size)
