@@ -17,7 +17,7 @@ from vidstill.data.tools.transcode import TranscodeConfig
 from vidstill.engine.distributed import count_cores
 from vidstill.utils.files import write_bytes
 from vidstill.utils.terminal import echo, echo_skipped, show_progress_bar, to_json_value
-from vidstill.utils.text import format_one_line
+from vidstill.utils.text import format_one_line, pluralize
 
 _DEFAULT_TRANSCODE = TranscodeConfig()
 
@@ -174,7 +174,7 @@ def data_pack_command(
         videos_per_shard: Videos in each shard.
         workers: Processes that decode and encode; -1: one per CPU core.
     """
-    with show_progress_bar("videos") as progress:
+    with show_progress_bar("packing") as progress:
         result = pack_dataset(
             parse_path(data),
             out,
@@ -187,9 +187,10 @@ def data_pack_command(
         )
     sizes = f"{result.bytes_before / 1e6:.1f} MB became {result.bytes_after / 1e6:.1f} MB"
     ratio = f" ({result.bytes_after / result.bytes_before:.2f} times)" if result.bytes_before else ""
-    echo(f"packed: {out}, {result.num_videos} videos, {sizes}{ratio}; next: vidstill data inspect {out}")
+    count = pluralize(result.num_videos, result.noun)
+    echo(f"packed: {out}, {count}, {sizes}{ratio}; next: vidstill data inspect {out}")
     if result.skipped:
-        echo_skipped(result.skipped)
+        echo_skipped(result.skipped, noun=result.noun)
         echo(f"all are listed in {out / SKIPPED_FILE}")
         sys.exit(1)
 

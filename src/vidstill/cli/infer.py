@@ -85,7 +85,15 @@ def predict_command(
     if encoder.runtime.is_main:  # the other ranks exit with 0: if one failed first, torchrun would end this one
         if output.format != "folder":
             output.write_all(formatter, predictions.videos, predictions.skipped)
-        echo_results(output, formatter, predictions.videos, predictions.skipped, json=json, plot=plot)
+        echo_results(
+            output,
+            formatter,
+            predictions.videos,
+            predictions.skipped,
+            json=json,
+            plot=plot,
+            noun=selection.manifest.noun,
+        )
 
 
 def _predict_timelines(
@@ -119,6 +127,7 @@ def echo_results(
     *,
     json: bool,
     plot: Path | None = None,
+    noun: str = "video",
 ) -> None:
     """Print results, or where they are; exit with code 1 if a video was skipped, or ends early.
 
@@ -129,6 +138,7 @@ def echo_results(
         skipped: The reason for each video without one.
         json: Print JSON.
         plot: Another file that was written.
+        noun: What a result is of.
     """
     errors = {**skipped, **{each.video: each.error for each in results if each.error}}
     if json:
@@ -137,8 +147,8 @@ def echo_results(
         if output.out is None:
             echo(formatter.format_text(results))
         for path in filter(None, (output.out, plot)):
-            echo(f"{output.kind}: {format_one_line(str(path))}, {pluralize(len(results), 'video')}")
-        echo_skipped(list(errors.values()), "skipped or incomplete")
+            echo(f"{output.kind}: {format_one_line(str(path))}, {pluralize(len(results), noun)}")
+        echo_skipped(list(errors.values()), "skipped or incomplete", noun=noun)
     if errors:
         sys.exit(1)
 
@@ -168,7 +178,7 @@ def embed_command(
         format: None: the suffix of OUT decides, .npz, .safetensors or .parquet; without suffix one npy file per video.
     """
     encoder = load_encoder(source, precision=workers.precision)
-    with show_progress_bar("videos", visible=encoder.runtime.is_main) as progress:
+    with show_progress_bar("embedding", visible=encoder.runtime.is_main) as progress:
         result = embed_videos(
             encoder,
             [parse_path(video) for video in videos],
@@ -184,15 +194,15 @@ def embed_command(
         echo(jsons.dumps(asdict(result), indent=1, default=str))
     else:
         echo(_format_result(result))
-        echo_skipped(result.broken)
+        echo_skipped(result.broken, noun=result.noun)
     if result.broken:
         sys.exit(1)
 
 
 def _format_result(result: EmbedResult) -> str:
     unchanged = result.videos - result.new_videos
-    summary = f"{pluralize(result.new_videos, 'video')} embedded" if result.new_videos else "nothing to do"
+    summary = f"{pluralize(result.new_videos, result.noun)} embedded" if result.new_videos else "nothing to do"
     summary += f" ({result.changed_videos} of them again, as they have changed)" if result.changed_videos else ""
-    summary += f", {pluralize(unchanged, 'video')} unchanged" if unchanged else ""
+    summary += f", {pluralize(unchanged, result.noun)} unchanged" if unchanged else ""
     shapes = ", ".join(f"{name} {' × '.join(map(str, shape))}" for name, shape in result.shapes.items())
     return f"features: {result.out} ({result.format}); {summary}; {pluralize(result.rows, 'row')} of {shapes}"

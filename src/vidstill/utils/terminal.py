@@ -21,15 +21,12 @@ def echo(text: str) -> None:
         print(text)
 
 
-def echo_skipped(reasons: Sequence[str], title: str = "skipped") -> None:
+def echo_skipped(reasons: Sequence[str], title: str = "skipped", *, noun: str = "video") -> None:
     """Print the reasons for videos that were skipped, or that end early; of many, the first."""
     if reasons:
         lines = list_first(reasons, _MAX_REASONS)
-        echo(
-            "\n".join(
-                [f"{title}: {pluralize(len(reasons), 'video')}", *(f"  {format_one_line(line)}" for line in lines)]
-            )
-        )
+        count = f"{title}: {pluralize(len(reasons), noun)}"
+        echo("\n".join([count, *(f"  {format_one_line(line)}" for line in lines)]))
 
 
 def format_key_values(values: Mapping[str, Any]) -> str:

@@ -352,7 +352,7 @@ def test_what_has_no_official_files_is_read_as_folders_or_as_a_list(tree, texts,
 
 BAD_KINETICS = {
     "label,youtube_id,time_start\n": r"line 1 of .*train.csv names the columns .*, and Kinetics has time_end too",
-    TRAIN + "zumba,a,1,2,train\n": r"line 5 of .*train.csv has 5 fields and the header names 6",
+    TRAIN + "zumba,a,1,2,train\n": r"line 5 of .*train.csv has 5 fields, its first line 6",
     TRAIN + "zumba,a,one,2,train,0\n": r"line 5 of .*train.csv has the times 'one' and '2'",
     TRAIN + ",a,1,2,train,0\n": r"line 5 of .*train.csv has the label ''; some lines have one and some have none",
     TRAIN.splitlines()[0]: r".*train.csv names no videos",

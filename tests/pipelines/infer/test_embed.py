@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from tiny_encoders import WITH_CLASS_TOKEN, make_videos, write_encoder
+from tiny_predictions import write_classifier
 
 from vidstill.cli.main import main
 from vidstill.data.tools.pack import pack_dataset
 from vidstill.data.tools.transcode import TranscodeConfig
+from vidstill.data.transforms.frame_sampling import DenseSampling
 from vidstill.pipelines.infer.embed import embed_videos
 from vidstill.pipelines.infer.encoder import load_encoder
 from vidstill.pipelines.infer.writers.feature_formats import FILE_FORMATS
@@ -141,6 +143,24 @@ def test_the_class_token_and_pictures_have_features_too(tmp_path):
     (tmp_path / "list.txt").write_text("frames 4 0\n")
     embed(tmp_path, tmp_path / "list.txt", "--out", tmp_path / "features.npz", "--pool", "class")
     assert np.load(tmp_path / "features.npz")["final"].shape == (1, 24)
+
+
+def test_pictures_are_called_images(tmp_path, capsys):
+    write_classifier(tmp_path / "run", sampling=DenseSampling(num_frames=1, stride=1), views=1)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/broken.png").write_bytes(b"no picture")
+    embed(tmp_path, tmp_path / "images", "--out", tmp_path / "out.npz", code=2)
+    assert "none of 1 images could be embedded" in capsys.readouterr().err
+    for name in "ab":
+        Image.new("RGB", (20, 20)).save(tmp_path / "images" / f"{name}.png")
+    embed(tmp_path, tmp_path / "images", "--out", tmp_path / "out.npz", code=1)
+    printed = capsys.readouterr().out
+    assert "2 images embedded" in printed
+    assert "skipped: 1 image\n" in printed
+    assert main(f"data pack {tmp_path}/images --out {tmp_path}/packs --workers 1".split()) == 1
+    printed = capsys.readouterr().out
+    assert f"packed: {tmp_path}/packs, 2 images, " in printed
+    assert "skipped: 1 image\n" in printed
 
 
 def test_the_result_is_printed_as_text_or_as_json(house, tmp_path, capsys):

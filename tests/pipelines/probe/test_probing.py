@@ -199,7 +199,7 @@ def test_a_comparison_has_every_encoder_on_every_dataset_and_is_reproducible(hou
     assert run_cli(command.format("two"), capsys) == one
     lines = one.splitlines()
     probes = "linear  linear 1 shot  linear 2 shots  knn  knn 1 shot  knn 2 shots  attentive"
-    assert re.sub("  +", "  ", lines[0]) == f"encoder  data  features  videos  majority  {probes}"
+    assert re.sub("  +", "  ", lines[0]) == f"encoder  data  features  tested  majority  {probes}"
     assert [line.split()[:4] for line in lines[1:]] == [
         [encoder, *data, ]
         for encoder in ("image", "teacher")
@@ -222,7 +222,7 @@ def test_every_layer_has_its_own_row(house, capsys):
 def test_with_fewer_clips_than_neighbours_all_clips_vote(house, capsys):
     assert main(["probe", "knn", "teacher", "--data", "data", "--k", "3", "20", "--json", *MACHINE.split()]) == 0
     printed = capsys.readouterr()
-    assert "data has only 8 training videos that decode" in printed.err
+    assert "data has only 8 training samples that decode" in printed.err
     assert [each["setting"] for each in json.loads(printed.out)["results"]] == ["k 3", "k 8"]
 
 
@@ -378,7 +378,7 @@ def test_tables_show_the_majority_baseline_and_top5_from_six_classes_on(num_clas
     result = ProbeResult("run", "data", "final", "linear", "none", build_accuracy(num_classes))
     report = ProbeReport((result,), {}, {})
     assert report.format_table().splitlines()[1].split()[5:] == ["50.0", "±", "20.0", *top5, "33.3", "40.0", "6"]
-    assert report.format_comparison().splitlines()[0].split()[3:] == ["videos", "majority", "linear"]
+    assert report.format_comparison().splitlines()[0].split()[3:] == ["tested", "majority", "linear"]
     assert report.format_comparison().splitlines()[1].split()[3:5] == ["6", "33.3"]
 
 

@@ -14,7 +14,7 @@ from vidstill.data.manifest.parsed import ListEntry, ParsedList
 from vidstill.data.manifest.table import VideoRow
 from vidstill.data.storage.fetch import PathOrUrl, join_path
 from vidstill.data.storage.filesystem import is_directory, is_file, parent_path, read_lines
-from vidstill.utils.text import shorten
+from vidstill.utils.text import pluralize, shorten
 from vidstill.utils.types import InputError
 
 _LABELS = r"(?P<label>-?\d+(,-?\d+)*)"  # several labels of a clip are separated by commas
@@ -206,5 +206,6 @@ def split_csv_line(path: PathOrUrl, line_number: int, line: str, num_columns: in
     except csv.Error as error:
         raise InputError(f"line {line_number} of {path} is no row of a table ({error})") from None
     if num_columns is not None and len(fields) != num_columns:
-        raise InputError(f"line {line_number} of {path} has {len(fields)} fields and the header names {num_columns}")
+        count = pluralize(len(fields), "field")
+        raise InputError(f"line {line_number} of {path} has {count}, its first line {num_columns}")
     return [field.strip() for field in fields]

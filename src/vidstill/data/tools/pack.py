@@ -41,6 +41,7 @@ class PackResult:
     bytes_before: int  # size of the packed videos' files
     bytes_after: int
     skipped: tuple[str, ...]  # the videos that are in no shard, each with the reason
+    noun: str  # what messages call a video: "image" if all are images
 
 
 def pack_dataset(
@@ -93,7 +94,7 @@ def pack_dataset(
                 _write_index(out, manifests, entries)
         journal.remove()
         progress(num_videos, num_videos)
-        return _read_result(out)
+        return _read_result(out, _get_noun(manifests))
 
 
 def _write_shards(
@@ -190,7 +191,8 @@ def _add_file(tar: tarfile.TarFile, name: str, data: bytes) -> int:
 def _write_index(out: Path, manifests: Mapping[str, Manifest], entries: list[dict[str, Any]]) -> None:
     skipped = [entry for entry in entries if "error" in entry]
     if len(skipped) == len(entries):
-        raise InputError(f"none of {len(entries)} videos decodes, first {skipped[0]['path']} {skipped[0]['error']}")
+        first = f"{skipped[0]['path']} {skipped[0]['error']}"
+        raise InputError(f"none of {len(entries)} {_get_noun(manifests)}s decodes, first {first}")
     if classes := next(iter(manifests.values())).classes:
         write_bytes(out / "classes.txt", "".join(f"{name}\n" for name in classes).encode(errors="replace"))
     indexed = [entry for entry in entries if "error" not in entry or entry.get("split") == "val"]
@@ -199,7 +201,11 @@ def _write_index(out: Path, manifests: Mapping[str, Manifest], entries: list[dic
             write_bytes(out / name, ((json.dumps(entry) + "\n").encode() for entry in lines))
 
 
-def _read_result(out: Path) -> PackResult:
+def _get_noun(manifests: Mapping[str, Manifest]) -> str:
+    return "image" if all(each.noun == "image" for each in manifests.values()) else "video"
+
+
+def _read_result(out: Path, noun: str) -> PackResult:
     indexed, skipped = (
         [json.loads(line) for line in path.read_bytes().splitlines()] if (path := out / name).is_file() else []
         for name in (INDEX_FILE, SKIPPED_FILE)
@@ -207,4 +213,4 @@ def _read_result(out: Path) -> PackResult:
     packed = [entry for entry in indexed if "error" not in entry]
     before, after = (sum(entry[name] for entry in packed) for name in ("bytes_before", "bytes"))
     reasons = tuple(f"{entry['path']} {entry['error']}" for entry in skipped)
-    return PackResult(num_videos=len(packed), bytes_before=before, bytes_after=after, skipped=reasons)
+    return PackResult(num_videos=len(packed), bytes_before=before, bytes_after=after, skipped=reasons, noun=noun)

@@ -54,6 +54,7 @@ class EmbedResult:
         rows: One per video, or one per window.
         shapes: The shape of a row, by layer.
         broken: The reason for each video that could not be embedded.
+        noun: What messages call a video: "image" if all are images, else "video".
     """
 
     out: Path
@@ -64,6 +65,7 @@ class EmbedResult:
     rows: int
     shapes: Mapping[str, tuple[int, ...]]
     broken: tuple[str, ...]
+    noun: str
 
 
 _State = tuple[FeatureKey, FileStamp]
@@ -114,8 +116,7 @@ def embed_videos(
     entries = {index: earlier[state] for index, state in enumerate(states) if state in earlier}
     missing = [index for index in range(len(states)) if index not in entries]
     journal = Journal(job.store.out, job.settings, runtime.rank)
-    computed: dict[int, _Entry] = {}
-    broken: dict[int, str] = {}
+    computed, broken = dict[int, _Entry](), dict[int, str]()
     with open_journal(journal, runtime) if missing else nullcontext():
         if missing:
             computed, broken = job.compute(missing, states, journal, progress)
@@ -133,6 +134,7 @@ def embed_videos(
         rows=sum(entry.num_rows for entry in entries.values()),
         shapes=job.shapes,
         broken=reasons,
+        noun=job.manifest.noun,
     )
 
 
@@ -208,8 +210,7 @@ class _EmbedJob:
         """Embed this rank's share into the journal. Return the finished videos, and why the others failed."""
         runtime = self.encoder.runtime
         num_videos = len(indices[runtime.rank :: runtime.world_size])
-        computed: dict[int, _Entry] = {}
-        broken: dict[int, str] = {}
+        computed, broken = dict[int, _Entry](), dict[int, str]()
         progress(0, num_videos)
         for index, records in self._iter_videos(indices, broken):
             key, stamp = states[index]
@@ -260,7 +261,7 @@ class _EmbedJob:
         """
         if not entries:
             journal.remove()
-            raise InputError(f"none of {len(reasons)} videos could be embedded; {reasons[0]}")
+            raise InputError(f"none of {len(reasons)} {self.manifest.noun}s could be embedded; {reasons[0]}")
         stored, segments = self.store.stored, []
         for index, (num_rows, first_row) in entries.items():
             if first_row is None:

@@ -75,7 +75,7 @@ def fit_probes(
     if "knn" in config.probes:
         if max(config.k) > len(train):
             print(
-                f"probe: {dataset_name} has only {len(train)} training videos that decode: all of them vote "
+                f"probe: {dataset_name} has only {len(train)} training samples that decode: all of them vote "
                 f"instead of {max(config.k)} neighbours",
                 file=sys.stderr,
             )

@@ -61,7 +61,7 @@ class ProbeReport:
     def format_table(self) -> str:
         """Return one line per result with all its numbers, then the videos that were left out.
 
-        `majority` is the top-1 of always answering the test set's most frequent class.
+        `majority` is the top-1 of always answering the test set's most frequent class, `tested` the number of samples.
         """
         has_top5 = any(
             each.score.num_classes > 5 for each in self.results
@@ -73,7 +73,7 @@ class ProbeReport:
                 **({"top-5": f"{each.score.top5:.1f}"} if has_top5 else {}),
                 "majority": f"{each.score.majority_baseline:.1f}",
                 "mean class": f"{each.score.mean_class_accuracy:.1f}",
-                "videos": f"{each.score.videos}",
+                "tested": f"{each.score.videos}",
             }
             for each in self.results
         ]
@@ -88,7 +88,7 @@ class ProbeReport:
             score = each.score
             row = each.encoder, each.data, each.features, f"{score.videos}", f"{score.majority_baseline:.1f}"
             rows.setdefault(row, {})[each.probe] = _format_top1(each)
-        lines = [("encoder", "data", "features", "videos", "majority", *probes)]
+        lines = [("encoder", "data", "features", "tested", "majority", *probes)]
         lines += [(*row, *(top1s.get(probe, "") for probe in probes)) for row, top1s in rows.items()]
         return "\n".join([*align_columns(lines), *self._format_skipped()])
 
