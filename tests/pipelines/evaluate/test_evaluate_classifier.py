@@ -111,7 +111,7 @@ def holding_out(folder):
 def test_a_run_that_held_videos_out_is_tested_on_these(folder, holding_out, tmp_path, capsys):
     run(f"evaluate {folder}/holding_out", data=holding_out, out=tmp_path / "out", workers=0, precision="fp32")
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("evaluate: ")]
-    assert told == [f"evaluate: tests the 2 of 6 videos of {holding_out} that the run held out (--val-share 0.4)"]
+    assert told == [f"evaluate: tests the 2 of 6 videos of {holding_out} that the run held out (a share of 0.4)"]
     alone, own = (json.loads((path / "test.json").read_text()) for path in (tmp_path / "out", folder / "holding_out"))
     assert alone == {name: value for name, value in own.items() if name != "model_selection"}
     file, workers = folder / "holding_out/model.safetensors", Workers(workers=0, precision="fp32")

@@ -66,7 +66,7 @@ def evaluate_classifier(
     manifest, num_training_videos = select_held_out(labeled, run) if (run := _read_run(source)) else (labeled, 0)
     if manifest is not labeled and runtime.is_main:
         count = f"the {len(manifest)} of {len(labeled)} {labeled.noun}s of {data}"
-        print(f"evaluate: tests {count} that the run held out (--val-share {run['val_share']:g})", file=sys.stderr)
+        print(f"evaluate: tests {count} that the run held out (a share of {run['val_share']:g})", file=sys.stderr)
     views = from_dict(ViewsConfig, checkpoint.metadata["views"])
     result = score_classifier(model, manifest, classes, views, workers, runtime, multi_label=multi_label)
     result = replace(result, num_training_videos=num_training_videos)
