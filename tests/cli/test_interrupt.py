@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,10 @@ def interrupt(command: list[str], *, cwd: Path, clips: Path | None = None) -> su
     arguments = [sys.executable, "-m", "vidstill.cli", *command]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     environment = {**os.environ, "PYTHONPATH": str(PROJECT / "src")}
-    with subprocess.Popen(arguments, cwd=cwd, env=environment, start_new_session=True, **pipes) as process:
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
+    with subprocess.Popen(
+        arguments, cwd=cwd, env=environment, start_new_session=True, preexec_fn=listen, **pipes
+    ) as process:
         deadline = time.monotonic() + 60
         while not has_begun(process, clips):
             assert process.poll() is None, process.communicate()

@@ -277,7 +277,7 @@ def test_processes_that_are_not_forked_do_the_same(monkeypatch):
     resource_tracker._resource_tracker._stop()  # a process that multiprocessing keeps
 
 
-def test_interrupt_during_the_start_of_a_worker_is_neither_lost_nor_leaves_the_worker(monkeypatch):
+def test_interrupt_during_the_start_of_a_worker_is_neither_lost_nor_leaves_the_worker(monkeypatch, request):
     """In the hooks of a fork Python ignores exceptions, the KeyboardInterrupt of a SIGINT too."""
     started = []
     original = WorkerProcess.start
@@ -289,6 +289,8 @@ def test_interrupt_during_the_start_of_a_worker_is_neither_lost_nor_leaves_the_w
         return worker
 
     monkeypatch.setattr(WorkerProcess, "start", start)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, handler))
     with (
         pytest.raises(KeyboardInterrupt),
         WorkerPool(abs, workers=1, max_pending=1, tasks_per_worker=1) as pool,

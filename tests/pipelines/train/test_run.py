@@ -152,7 +152,7 @@ def test_weights_name_their_kind_and_their_provenance(road):
 
 
 def test_a_licence_is_handed_on(road, tmp_path):
-    free = read_checkpoint(road / "teacher")
+    free = read_checkpoint(road / "amd")
     write_checkpoint(tmp_path / "their.safetensors", free.tensors, {**free.metadata, "licence": "CC-BY-NC-4.0"})
     run(FINETUNE, data=road / "data", out=tmp_path / "out", init=tmp_path / "their.safetensors")
     assert about(tmp_path / "out")["licence"] == "CC-BY-NC-4.0"
