@@ -28,6 +28,11 @@ def build_plan(**settings) -> TrainingPlan:
     )
 
 
+def test_plan_of_one_step_is_described_in_the_singular():
+    plan = build_plan(num_videos=1, batch=1, schedule=CosineConfig(epochs=1))
+    assert plan.describe("video").startswith("1 step (1 per epoch) of 1 video: 1 clip; peak learning rate ")
+
+
 @given(steps, st.sampled_from([0.0, 0.1, 1.0]))
 def test_warm_up_is_linear_and_a_cosine_follows_which_is_the_same_for_both_rules(steps, start_lr):
     total, warmup = steps

@@ -95,8 +95,16 @@ def test_a_dataset_without_a_val_split_is_refused_and_the_mends_are_named(folder
         data.write_text("label,youtube_id,time_start,time_end,split\n" + rows)
     with pytest.raises(InputError, match=r"--val-share 0\.2") as raised:
         open_labeled_splits(data)
-    assert f"vidstill data split {data} --out DIR --by group" in str(raised.value)
+    command = "vidstill data split TABLE --out DIR --by group"  # no group is stated: the dataset's own would be refused
+    assert f"list them in a table with a column `group`, then {command}" in str(raised.value)
     open_labeled_splits(data, val_share=0.2)
+
+
+def test_a_table_with_groups_without_a_val_split_is_refused_with_the_command_that_splits_it(folder):
+    rows = (f"clips/{i}.mp4,{i % 2},p{i // 2}\n" for i in range(10))
+    (folder / "table.csv").write_text("path,label,group\n" + "".join(rows))
+    with pytest.raises(InputError, match=f"vidstill data split {folder / 'table.csv'} --out DIR --by group"):
+        open_labeled_splits(folder / "table.csv")
 
 
 @pytest.mark.parametrize("spelling", ["same", "absolute", "link to the directory", "link to the file", "one row"])

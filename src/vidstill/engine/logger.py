@@ -66,7 +66,7 @@ class TrainingLogger:
         self.plan, self.start_step, self.is_main, self.title, self.noun = plan, start_step, is_main, title, noun
         self.console = console or Console(stderr=True)
         self.last_validation_time = -math.inf  # of a printed line
-        self.validation = ""  # the newest score and the best one
+        self.validation = self.best = ""  # the newest score and the best one
         self.step_seconds = self.data_seconds = 0.0  # of a step, exponential averages
         if not is_main:
             return
@@ -142,7 +142,8 @@ class TrainingLogger:
             self.summary_writer.add_scalar(f"validation/{name}", value, step)
         best_text = f" (best {best[1]:.1f}, epoch {best[0]})" if best else ""
         if metric:
-            self.validation = f"val {shorten_metric(metric)} {scores[metric]:.1f}{best_text}"
+            self.validation = f"val {shorten_metric(metric)} {scores[metric]:.1f}"
+            self.best = best_text.strip(" ()")
         if time.monotonic() - self.last_validation_time < _PRINT_INTERVAL:
             return  # epochs of a second would fill the screen
         self.last_validation_time = time.monotonic()
@@ -163,8 +164,9 @@ class TrainingLogger:
             f"{record.step}/{self.plan.total_steps}",
             f"loss {record.loss:.4g}",
             f"{timedelta(seconds=seconds_left)} left",
-            f"{rate:.{0 if rate >= 100 else 1}f} {self.noun}s/s",
             self.validation,
+            f"{rate:.{0 if rate >= 100 else 1}f} {self.noun}s/s",
+            self.best,
             f"data wait {100 * self.data_seconds / self.step_seconds:.0f} %",
         ]
         texts = _join_texts(by_importance, self.console.width - len(self.title) - _MIN_BAR_WIDTH - 2)
@@ -176,11 +178,12 @@ class TrainingLogger:
 
 
 def _join_texts(by_importance: Sequence[str], width: int | float = math.inf) -> str:
-    """Return the texts on one line; of those that do not all fit into the width, the less important are left out."""
+    """Return the texts on one line, up to the first that does not fit into the width."""
     line = by_importance[0]
     for text in filter(None, by_importance[1:]):
-        if len(line) + 2 + len(text) <= width:
-            line += f"  {text}"
+        if len(line) + 2 + len(text) > width:
+            break
+        line += f"  {text}"
     return line
 
 

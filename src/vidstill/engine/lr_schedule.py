@@ -96,9 +96,10 @@ class TrainingPlan(LRSchedule):
         processes = f"{self.world_size} processes × " if self.world_size > 1 else ""
         accumulation = f"{self.accumulation_steps} accumulation steps × " if self.accumulation_steps > 1 else ""
         return (
-            f"{self.total_steps} steps ({self.steps_per_epoch} per epoch) of {pluralize(self.videos_per_step, noun)}: "
-            f"{processes}{accumulation}{pluralize(self.clips_per_microbatch, clip_noun)}; peak learning rate "
-            f"{self.peak_lr:.3g} after {self.warmup_steps} warm-up steps, then cosine to {self.min_lr:.3g}"
+            f"{pluralize(self.total_steps, 'step')} ({self.steps_per_epoch} per epoch) of "
+            f"{pluralize(self.videos_per_step, noun)}: {processes}{accumulation}"
+            f"{pluralize(self.clips_per_microbatch, clip_noun)}; peak learning rate {self.peak_lr:.3g} after "
+            f"{pluralize(self.warmup_steps, 'warm-up step')}, then cosine to {self.min_lr:.3g}"
         )
 
 

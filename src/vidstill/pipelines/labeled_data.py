@@ -82,7 +82,7 @@ def open_labeled_splits(
     if test is None:
         raise InputError(
             f"{data} has no val split and would be tested on its training {train.noun}s; hold out a share of them with "
-            f"--val-share 0.2, or whole persons or places: vidstill data split {data} --out DIR --by group"
+            f"--val-share 0.2, or whole persons or places: {_describe_group_split(train, data)}"
         )
     validation = open_test_manifest(val_data, fold=fold) if val_data else held_out or own_val or test
     for other in {id(each): each for each in (test, validation)}.values():
@@ -166,9 +166,16 @@ def _check_not_shared(train: Manifest, test: Manifest) -> None:
     if shared := _list_shared(train, test):
         raise InputError(
             f"{len(shared)} of the {len(test)} {test.noun}s of {test.source} are training {test.noun}s too, first "
-            f"{test.rows.get_name(shared[0])}; test on others: hold some out with --val-share 0.2, or with vidstill "
-            f"data split {train.source} --out DIR --by group"
+            f"{test.rows.get_name(shared[0])}; test on others: hold some out with --val-share 0.2, or whole persons "
+            f"or places: {_describe_group_split(train, train.source)}"
         )
+
+
+def _describe_group_split(train: Manifest, data: object) -> str:
+    """Return the command that splits by group, and what it needs first where the dataset states no groups."""
+    if read_groups(train.rows) is not None:
+        return f"vidstill data split {data} --out DIR --by group"
+    return "list them in a table with a column `group`, then vidstill data split TABLE --out DIR --by group"
 
 
 def _list_shared(train: Manifest, test: Manifest) -> list[int]:

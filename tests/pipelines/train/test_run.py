@@ -242,6 +242,9 @@ def test_images_are_clips_of_one_frame_and_called_images(images, tmp_path, capsy
     printed = capsys.readouterr().err
     for text in ("train: 16 images of", "test: 8 images of", "steps (2 per epoch) of 8 images: 8 images;", "images/s"):
         assert text in printed
+    run(f"{FINETUNE} --select best", data=images / "train", val_share=0.5, out=tmp_path / "share", **whole)
+    printed += capsys.readouterr().err
+    assert "test on other images: --test-data" in printed
     assert "video" not in printed.replace("videomae", "")
     assert "clip" not in printed
     for stage in STAGES:

@@ -101,7 +101,8 @@ def run_finetuning(
         patience=recipe.patience,
     )
     if recipe.keeps_best and splits.validation.fingerprint == test.fingerprint:
-        other = "test on other videos: --test-data" if run_config.val_share else "hold out others: --val-share 0.2"
+        test_others = f"test on other {test.noun}s: --test-data"
+        other = test_others if run_config.val_share else "hold out others: --val-share 0.2"
         notes = [*notes, f"the epoch is selected on the test set, so the test score is optimistic; {other}"]
     metadata = {
         "kind": "classifier",
