@@ -27,6 +27,7 @@ def open_labeled_test(
     *,
     fold: int = 1,
     multi_label: bool = False,
+    allow_train: bool = False,
     classes: Sequence[str] | None = None,
     classes_source: object = "",
 ) -> Manifest:
@@ -35,13 +36,15 @@ def open_labeled_test(
     Args:
         fold: Which of the three official splits of UCF101 and HMDB51.
         multi_label: Videos may have several labels.
+        allow_train: Open the train split of a dataset that has no other, of which a part may have been held out.
         classes: The class names that the labels must refer to; None: any.
         classes_source: What these classes belong to, for the error.
 
     Raises:
         InputError: A video has no label, or several where one is needed, or the classes differ.
     """
-    manifest = require_labels(open_test_manifest(data, fold=fold), multi_label=multi_label)
+    open_test = open_manifest if allow_train and list_splits(data) == ("train",) else open_test_manifest
+    manifest = require_labels(open_test(data, fold=fold), multi_label=multi_label)
     if classes is not None:
         _check_classes(manifest, classes, str(classes_source))
     return manifest

@@ -118,6 +118,16 @@ def test_a_run_that_held_videos_out_is_tested_on_these(folder, holding_out, tmp_
     assert evaluate_classifier(str(file), holding_out, workers=workers).to_dict() == alone
 
 
+def test_a_run_that_held_out_of_a_dataset_with_a_train_split_alone_is_tested_on_these(folder, holding_out, capsys):
+    (data := folder / "train_alone").mkdir()
+    (data / "train.csv").write_text(holding_out.read_text())
+    run(FINETUNE, data=data, out=folder / "alone", schedule__epochs=2, val_share=0.4, batch=4)
+    run(f"evaluate {folder}/alone", data=data, workers=0, precision="fp32")
+    assert f"tests the 2 of 6 videos of {data} that the run held out" in capsys.readouterr().err
+    assert main(["evaluate", f"{folder}/finetune", "--data", str(data)]) == 2
+    assert "no val split" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("lines", "count"), [(slice(0, 6), 4), (slice(5, None, -1), 4)], ids=["all", "reversed"])
 def test_a_test_on_training_videos_says_so(folder, holding_out, tmp_path, capsys, lines, count):
     """In another order the fingerprint is another one, but the files are the same."""

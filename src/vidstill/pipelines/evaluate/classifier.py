@@ -61,9 +61,16 @@ def evaluate_classifier(
         check_output_dir(out, "an evaluation", TEST_FILE, CLASSIFIER_RESULT_FILES)
     runtime = runtime or Runtime(workers.precision)
     model, checkpoint = load_classifier(source)
-    classes, multi_label = checkpoint.metadata["classes"], model.config.multi_label
-    labeled = open_labeled_test(data, fold=fold, multi_label=multi_label, classes=classes, classes_source=source)
-    manifest, num_training_videos = select_held_out(labeled, run) if (run := _read_run(source)) else (labeled, 0)
+    classes, multi_label, run = checkpoint.metadata["classes"], model.config.multi_label, _read_run(source)
+    labeled = open_labeled_test(
+        data,
+        fold=fold,
+        multi_label=multi_label,
+        allow_train=bool(run.get("val_share")),
+        classes=classes,
+        classes_source=source,
+    )
+    manifest, num_training_videos = select_held_out(labeled, run) if run else (labeled, 0)
     if manifest is not labeled and runtime.is_main:
         count = f"the {len(manifest)} of {len(labeled)} {labeled.noun}s of {data}"
         print(f"evaluate: tests {count} that the run held out (a share of {run['val_share']:g})", file=sys.stderr)
