@@ -268,6 +268,24 @@ def test_stopping_the_pool_ends_the_wait_of_another_thread():
         assert waiting.exception(timeout=10) is not None
 
 
+def test_worker_that_a_thread_forks_is_silent_when_an_interrupt_arrives_at_once():
+    program = """
+import os, signal, threading
+from vidstill.parallel.pool import WorkerPool
+
+def compute():
+    with WorkerPool(abs, workers=1, max_pending=1, tasks_per_worker=1) as pool:
+        print(pool.get_result(pool.submit(-1)))
+
+os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGINT))
+thread = threading.Thread(target=compute)
+thread.start()
+thread.join()
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (result.stdout, result.stderr) == ("1\n", "")
+
+
 @pytest.mark.nightly  # each imports everything first
 def test_processes_that_are_not_forked_do_the_same(monkeypatch):
     """As on systems where none is: work and items are pickled, arrays go through the pipes."""

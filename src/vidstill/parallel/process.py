@@ -35,6 +35,7 @@ _CONTEXT: Any = multiprocessing.get_context("fork" if _USE_FORK else "spawn")  #
 _PRCTL = getattr(ctypes.CDLL(None), "prctl", None)  # loaded here: a forked process should load nothing
 _PR_SET_PDEATHSIG = 1  # in Linux's <sys/prctl.h>
 _ALIGNMENT_BYTES = 64  # where an array may begin
+_IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM)  # a terminal's Ctrl-C reaches every process: the parent decides
 
 
 Heartbeat = ctypes.Array[ctypes.c_longlong]
@@ -52,20 +53,22 @@ def send_heartbeat() -> None:
 
 @contextmanager
 def delay_interrupts() -> Iterator[None]:
-    """Deliver a SIGINT at the end of the block.
+    """Deliver a SIGINT at the end of the block; a worker that is forked in it gets none of `_IGNORED_SIGNALS`.
 
     Python swallows a KeyboardInterrupt in the hooks of a fork, and the new process would print one before it ignores
-    the signal.
+    the signal. Signals are handled by the main thread alone, but whichever thread forks is the new process's main one.
     """
-    if threading.current_thread() is not threading.main_thread():  # which alone handles signals
-        yield
-        return
     received: list[int] = []
-    handler = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main:  # another thread, which does not block the signal, would pass it on to the handler
+        handler = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED_SIGNALS)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        if is_main:
+            signal.signal(signal.SIGINT, handler)
         for number in received[:1]:
             signal.raise_signal(number)
 
@@ -148,8 +151,9 @@ def _run_worker(
     parent_pid: int,
 ) -> NoReturn:
     """Run tasks until the process is killed or its parent is gone."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # a terminal's Ctrl-C reaches every process: the parent decides
+    for number in _IGNORED_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED_SIGNALS)
     if _PRCTL is not None:
         _PRCTL(_PR_SET_PDEATHSIG, signal.SIGKILL)
     gc.freeze()  # a collection that visits the parent's objects would copy their memory
