@@ -33,6 +33,7 @@ def _fill_disk(*_):
 @pytest.mark.parametrize(
     ("function", "fails"), [("torch.save", _write_partly), ("os.fsync", _fill_disk), ("os.replace", _fill_disk)]
 )
+@pytest.mark.survival("full disk while a state is written, flushed or renamed", "1→1", "refused with a sentence")
 def test_state_that_cannot_be_written_leaves_the_previous_one(tmp_path, monkeypatch, function, fails):
     save_state(tmp_path, 1, {"weight": torch.ones(3)})
     monkeypatch.setattr(function, fails)
@@ -42,6 +43,7 @@ def test_state_that_cannot_be_written_leaves_the_previous_one(tmp_path, monkeypa
     assert torch.equal(load_state(tmp_path)["weight"], torch.ones(3))
 
 
+@pytest.mark.survival("SIGKILL while a state is written, renamed or an older one deleted", "1→1", "same bits")
 def test_kill_at_any_moment_leaves_the_newest_complete_state(tmp_path):
     save_state(tmp_path, 1, {"step": 1})
     older = list_states(tmp_path)[0].read_bytes()
@@ -53,6 +55,7 @@ def test_kill_at_any_moment_leaves_the_newest_complete_state(tmp_path):
     assert load_state(tmp_path) == {"step": 2}
 
 
+@pytest.mark.survival("torn file: the only state", "1→1", "refused with a sentence")
 def test_damaged_state_is_an_error(tmp_path):
     save_state(tmp_path, 7, {"weight": torch.ones(300)})
     path = list_states(tmp_path)[0]

@@ -37,6 +37,7 @@ def assert_resumes(folder: Path, step: int, expected: Trainer, **changes) -> Non
 
 @settings(deadline=None, max_examples=8)
 @given(st.integers(0, STEPS - 1), st.integers(1, 7))
+@pytest.mark.survival("SIGKILL, simulated, at any step", "1→1", "same bits")
 def test_run_that_ends_at_any_step_resumes_to_the_same_weights(uninterrupted, step, save_steps):
     with tempfile.TemporaryDirectory() as folder:
         with pytest.raises(PowerCut):
@@ -47,6 +48,7 @@ def test_run_that_ends_at_any_step_resumes_to_the_same_weights(uninterrupted, st
 
 
 @pytest.mark.parametrize("optim", [SGDConfig(base_lr=1.0, weight_decay=1e-4), LARSConfig(base_lr=100.0)])
+@pytest.mark.survival("SIGKILL with SGD and LARS", "1→1", "same bits")
 def test_run_of_any_optimizer_resumes_to_the_same_weights(tmp_path, optim):
     whole = train(tmp_path / "whole", optim=optim)
     with pytest.raises(PowerCut):
@@ -56,6 +58,8 @@ def test_run_of_any_optimizer_resumes_to_the_same_weights(tmp_path, optim):
 
 @settings(deadline=None, max_examples=4)
 @given(st.integers(0, STEPS - 2), st.sampled_from([signal.SIGINT, signal.SIGTERM]))
+@pytest.mark.survival("SIGTERM at any step", "1→1", "same bits")
+@pytest.mark.survival("SIGINT at any step", "1→1", "same bits")
 def test_signal_ends_the_run_after_the_step_with_its_state_saved(uninterrupted, step, number):
     with tempfile.TemporaryDirectory() as folder:
         before = signal.getsignal(number)
@@ -92,6 +96,7 @@ def test_finished_run_is_not_trained_again(tmp_path):
     assert (tmp_path / "log.jsonl").read_text() == log
 
 
+@pytest.mark.survival("SIGKILL at a random moment, twice", "1→1", "same bits")
 def test_killed_process_resumes_to_the_same_weights(tmp_path, uninterrupted):
     log, rng = tmp_path / "log.jsonl", random.Random()
     for _ in range(2):
@@ -110,6 +115,7 @@ def test_killed_process_resumes_to_the_same_weights(tmp_path, uninterrupted):
     assert read_log(tmp_path, "step", "loss") == read_log(uninterrupted.run_dir, "step", "loss")
 
 
+@pytest.mark.survival("full disk while a state is written", "1→1", "refused with a sentence")
 def test_full_disk_stops_the_run_and_leaves_the_state(tmp_path):
     with pytest.raises(PowerCut):
         train(tmp_path, task=Toy(width=2000), batches=act_at(3))

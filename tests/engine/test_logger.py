@@ -64,6 +64,7 @@ def test_step_is_one_line_of_strict_json(tmp_path):
 
 
 @given(st.integers(0, 9), st.integers(0, 9), st.sampled_from(["", '{"step": 9, "los', "\x00\x00"]))
+@pytest.mark.survival("torn file: log.jsonl", "1→1", "same bits")
 def test_log_is_truncated_to_the_step_that_the_run_resumes_from(tmp_path_factory, written, start_step, torn):
     path = tmp_path_factory.mktemp("log") / "log.jsonl"
     path.write_text("".join(f'{{"step": {n}}}\n' for n in range(1, written + 1)) + torn)

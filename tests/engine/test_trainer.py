@@ -33,6 +33,7 @@ def test_the_loss_falls(tmp_path):
     assert sum(losses[-5:]) < 0.2 * sum(losses[:5])
 
 
+@pytest.mark.survival("NaN in the loss of one of two ranks", "2→2", "same samples, loss within 1e-5")
 def test_two_processes_are_one_process_that_accumulates_twice(tmp_path):
     options = ["--epochs", "2", "--poison", "6"]  # not finite in one of the two only: skipped in both
     process = subprocess.run([*TWO_PROCESSES, tmp_path / "two", *options], capture_output=True, text=True)
@@ -77,6 +78,7 @@ def test_nonfinite_step_changes_nothing_and_is_counted(tmp_path, at_once):
 
 
 @pytest.mark.parametrize("steps", [(2, 5, 6, 7), (5, 6, 7)])
+@pytest.mark.survival("NaN in the losses of consecutive steps", "1→1", "refused with a sentence")
 def test_consecutive_nonfinite_steps_stop_the_run_and_are_counted_across_a_resume(tmp_path, steps):
     for _ in range(2):
         with pytest.raises(RunStopped, match=r"3 consecutive steps, up to step 8 .* the state of step 7 remains"):

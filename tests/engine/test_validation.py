@@ -83,6 +83,7 @@ def test_run_ends_after_its_patience_with_the_weights_of_the_best_epoch(scores, 
 
 @settings(deadline=None, max_examples=5)
 @given(scores, st.integers(1, 3) | st.none(), st.integers(0, STEPS - 1), st.integers(1, 7))
+@pytest.mark.survival("SIGKILL, simulated, at any step of a run with validation and early stopping", "1→1", "same bits")
 def test_power_cut_at_any_step_changes_nothing(scores, patience, step, save_steps):
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as cut:
         whole = run(Path(folder), Scorer(scores), patience)
@@ -93,6 +94,8 @@ def test_power_cut_at_any_step_changes_nothing(scores, patience, step, save_step
 
 
 @pytest.mark.parametrize(("epoch", "has_signal"), [(1, False), (3, False), (4, False), (2, True), (4, True)])
+@pytest.mark.survival("SIGKILL, simulated, during validation", "1→1", "same bits")
+@pytest.mark.survival("SIGTERM during validation", "1→1", "same bits")
 def test_power_cut_or_signal_during_validation_changes_nothing(tmp_path, epoch, has_signal):
     """The scores of an interrupted validation are discarded: a worker's death may have changed them."""
     whole, scorer = run(tmp_path / "whole", Scorer(SCORES), 3), Scorer(SCORES)

@@ -91,6 +91,7 @@ def test_an_item_that_hangs_or_ends_its_process_is_lost_and_the_others_are_not(f
     assert collect(results) == [LostTask(reason) if n % 4 == 1 else n for n in range(7)]
 
 
+@pytest.mark.survival("out of memory: a worker is killed", "1→1", "same bits")
 def test_a_worker_that_is_killed_from_outside_costs_no_item(tmp_path, caplog):
     def work(n: int) -> int:
         if n == 3 and once(tmp_path / "flag"):

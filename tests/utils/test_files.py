@@ -47,6 +47,7 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path):
     assert os.listdir(tmp_path) == ["file"]
 
 
+@pytest.mark.survival("SIGKILL while any file is written", "1→1", "same bits")
 def test_what_a_kill_left_is_written_over(tmp_path: Path):
     (tmp_path / "file.part").write_bytes(b"much longer than the new one")
     write_bytes(tmp_path / "file", b"new")
@@ -54,6 +55,7 @@ def test_what_a_kill_left_is_written_over(tmp_path: Path):
     assert os.listdir(tmp_path) == ["file"]
 
 
+@pytest.mark.survival("full disk while any file is written", "1→1", "refused with a sentence")
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path):
     (tmp_path / "file.part").symlink_to("/dev/full")
     with pytest.raises(InputError, match=r"file cannot be written \(No space left on device\); free disk space"):
@@ -61,6 +63,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.survival("second process that writes the same file", "1→1", "refused with a sentence")
 def test_a_file_that_another_process_writes_is_left_to_it(tmp_path: Path):
     with atomic_write(tmp_path / "file") as file:
         file.write(b"first")
@@ -101,6 +104,7 @@ def test_a_directory_of_other_work_is_refused(tmp_path: Path, identity: dict[str
         enter_run(tmp_path / "run", {**RUN, **identity})
 
 
+@pytest.mark.survival("second process in a run's directory", "1→1", "refused with a sentence")
 def test_a_directory_is_locked_while_it_is_written(tmp_path: Path):
     out, message = tmp_path / "run", "run is being written by another process; wait until it ends"
     with open_run(out), pytest.raises(InputError, match=message):

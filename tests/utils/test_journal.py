@@ -28,6 +28,7 @@ def test_records_of_all_ranks_come_back_by_their_keys(out: Path):
     assert not journal.directory.exists()
 
 
+@pytest.mark.survival("torn file: a journal's last line", "1→1", "same bits")
 def test_a_cut_line_is_skipped_and_the_next_record_is_whole(out: Path):
     with Journal(out, {}) as journal:
         journal.append({"key": 1}, {"key": 2})
@@ -66,6 +67,7 @@ def test_a_journal_has_one_writer_for_each_rank(out: Path):
         pass
 
 
+@pytest.mark.survival("full disk while a journal is written", "1→1", "refused with a sentence")
 def test_a_full_disk_is_one_sentence(out: Path):
     journal = Journal(out, {})
     journal.directory.mkdir()

@@ -240,6 +240,7 @@ def test_a_worker_ignores_signals_to_stop(number):
     assert [batch.label.tolist() for batch in (first, *batches)] == load_labels(RowDataset(8), 2, 40)
 
 
+@pytest.mark.survival("SIGKILL of a worker", "1→1", "same bits")
 def test_a_worker_that_is_killed_changes_nothing():
     batches = batches_of(RowDataset(8), 2, 40, workers=2)
     labels = []
@@ -255,6 +256,8 @@ DEADLY = {3: hang, 11: lambda: kill(signal.SIGSEGV), 12: lambda: kill(signal.SIG
 
 
 @pytest.mark.parametrize("start", [0, 7])
+@pytest.mark.survival("hung decoder in training", "1→1", "same bits")
+@pytest.mark.survival("worker SEGV in training", "1→1", "same bits")
 def test_a_decoder_that_hangs_or_dies_is_a_broken_video(caplog, warnings, start):
     how = {"start_step": start, "max_broken_fraction": 0.2}
     plain = list(batches_of(RowDataset(20, broken=tuple(DEADLY)), 4, 15, **how))
@@ -269,6 +272,7 @@ def test_a_decoder_that_hangs_or_dies_is_a_broken_video(caplog, warnings, start)
     ]
 
 
+@pytest.mark.survival("hung decoder, for more videos than the allowed share", "1→1", "refused with a sentence")
 def test_too_many_hanging_decoders_stop_training_with_their_names():
     with pytest.raises(InputError, match=r"^2 of 20 videos are broken, and at most 1 may be") as error:
         load_labels(RowDataset(20, on_load=DEADLY), 4, 15, workers=2, timeout_seconds=0.4)

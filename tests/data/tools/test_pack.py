@@ -117,6 +117,7 @@ def test_the_same_call_again_changes_nothing_and_says_the_same(videos, packed):
 
 
 @pytest.mark.parametrize("shards", [0, 1, 3])
+@pytest.mark.survival("SIGKILL of a pack", "1→1", "same bits")
 def test_a_killed_pack_goes_on_and_ends_with_the_same_bytes(videos, packed, tmp_path, shards):
     out = tmp_path / "packs"
     context = multiprocessing.get_context("fork")

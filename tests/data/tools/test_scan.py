@@ -102,6 +102,7 @@ def test_the_list_is_the_data_set_with_every_true_length(videos):
     assert report.num_bytes == sum(path.stat().st_size for path in videos.rglob("*.mp4"))
 
 
+@pytest.mark.survival("moved directory of videos with their list", "1→1", "same bits")
 def test_moved_with_its_videos_the_list_still_names_them(videos, tmp_path):
     scan_dataset(videos / "train", out=videos / "lists" / "train.jsonl")  # the videos do not lie below its folder
     assert all(os.path.isabs(entry["path"]) for entry in entries(videos / "lists" / "train.jsonl"))
@@ -275,6 +276,7 @@ def test_a_second_scan_decodes_what_has_changed_alone(videos, take_decoded):
     assert frames == {"0": 9, "1": FRAMES, "2": FRAMES, "3": FRAMES, "5": FRAMES, "new": 3}
 
 
+@pytest.mark.survival("SIGKILL of a scan", "1→1", "same bits")
 def test_a_killed_scan_ends_with_the_same_list_and_decodes_nothing_twice(videos, tmp_path, monkeypatch, take_decoded):
     whole = scan_dataset(videos, out=tmp_path / "whole.jsonl").manifest_path.read_bytes()
     scan_and_note = scanning.scan_video
@@ -330,6 +332,7 @@ def test_a_place_that_does_not_answer_stops_a_scan_that_goes_on_later(videos, mo
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full, a disk that is always full")
 @pytest.mark.parametrize("full", ["videos.scan.jsonl.journal/records-0.jsonl", "videos.scan.jsonl.part"])
+@pytest.mark.survival("full disk during a scan", "1→1", "same bits")
 def test_a_full_disk_is_said_and_with_room_the_same_command_goes_on(videos, capsys, full):
     (videos.parent / full).parent.mkdir(exist_ok=True)
     (videos.parent / full).symlink_to("/dev/full")

@@ -229,6 +229,7 @@ def test_an_interrupted_call_resumes_and_ends_with_the_same_bytes(
     assert contents(out) == contents(whole)
 
 
+@pytest.mark.survival("SIGKILL of an embedding, its last records torn", "2→1", "same bits")
 def test_what_a_kill_left_unfinished_is_computed_again_by_any_number_of_processes(
     encoder, videos, tmp_path, monkeypatch
 ):
@@ -259,6 +260,7 @@ main(sys.argv[1:])
 
 
 @pytest.mark.parametrize("out", ["features.npz", pytest.param("features", marks=pytest.mark.slow)])
+@pytest.mark.survival("SIGKILL of an embedding", "1→1", "same bits")
 def test_a_killed_command_resumes_and_ends_with_the_same_bytes(encoder, house, tmp_path, out):
     embed(encoder, [house / "videos"], tmp_path / "whole" / out, WINDOWS)
     target = tmp_path / "out" / out
@@ -334,6 +336,7 @@ def test_a_video_that_a_scan_calls_broken_is_not_opened(encoder, videos, tmp_pat
 
 
 @pytest.mark.parametrize("config", [EmbedConfig(), WINDOWS], ids=["views", "windows"])
+@pytest.mark.survival("full disk during an embedding", "1→1", "same bits")
 def test_a_full_disk_is_reported_and_with_space_the_same_call_resumes(encoder, videos, out, config):
     embed(encoder, [videos], out.parent.parent / "whole" / out.name, config)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -121,6 +121,7 @@ def test_two_processes_test_a_detector_to_the_byte_as_one_does(road, tmp_path):
     assert result["ground_truth"] <= len(whole) - lost
 
 
+@pytest.mark.survival("SIGKILL of a detector's training", "1→1", "same bits")
 def test_the_same_command_goes_on_after_a_kill(road, tmp_path):
     command = typed(TRAIN, data=road / "data", out=tmp_path / "run", device_batch=2, save_seconds=0)
     kill_run(command, tmp_path / "run", count=3)

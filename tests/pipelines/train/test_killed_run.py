@@ -46,6 +46,7 @@ def same_ends(one: Path, other: Path) -> None:
     assert log(one) == log(other)
 
 
+@pytest.mark.survival("SIGKILL of a distillation, twice", "1→1", "same bits")
 def test_a_killed_run_ends_with_the_same_weights_to_the_bit(uninterrupted, tmp_path):
     data, out = uninterrupted / "data/unlabelled.txt", tmp_path / "amd"
     command = typed(AMD, data=data, out=out, method__teacher__checkpoint=uninterrupted / "teacher", **LONG)
@@ -72,6 +73,7 @@ def alone(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "amd"])
+@pytest.mark.survival("SIGKILL of a pre-training by every method", "1→1", "same bits")
 def test_a_killed_run_of_every_method_does(uninterrupted, tmp_path, fresh, method):
     command, data = METHODS[method], uninterrupted / "data/unlabelled.txt"
     options = {**teachers_of(method, uninterrupted), "schedule__epochs": 5}
@@ -88,6 +90,7 @@ def test_a_killed_run_of_every_method_does(uninterrupted, tmp_path, fresh, metho
     same_ends(tmp_path / "whole", out)
 
 
+@pytest.mark.survival("SIGKILL while recipe.json is written", "1→1", "same bits")
 def test_a_kill_in_the_first_moment_leaves_a_folder_that_the_same_command_takes(uninterrupted, tmp_path):
     out = tmp_path / "teacher"
     out.mkdir()

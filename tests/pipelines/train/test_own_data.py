@@ -112,6 +112,7 @@ def test_a_validated_run_reports_the_selected_epoch(built, validated):
     assert len(scores) == min(6, better[-1] + 2)
 
 
+@pytest.mark.survival("SIGKILL of a fine-tuning with validation", "1→1", "same bits")
 def test_a_killed_run_with_validation_resumes_to_the_same_weights(built, validated, tmp_path):
     out = tmp_path / "run"
     options = {"data": built / "data", "out": out, "val_data": built / "data" / "train.csv", "save_seconds": 0}
