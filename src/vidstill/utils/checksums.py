@@ -1,0 +1,181 @@
+"""SHA-256 of files, listed in a directory's SHA256SUMS or in a sidecar beside a file, both as coreutils writes them."""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+from vidstill.utils.files import write_bytes
+from vidstill.utils.types import InputError
+
+CHECKSUMS_FILE = "SHA256SUMS"
+"""The list of a directory: `sha256sum -c SHA256SUMS` verifies its files, too."""
+
+SIDECAR_SUFFIX = ".sha256"
+"""The list of one file, `NAME.sha256` beside `NAME`."""
+
+_LINE = re.compile(r"([0-9a-f]{64})  ([^\\]+)")
+
+
+class HashingWriter:
+    """Hash the bytes on their way into a file, so that nothing is read again.
+
+    Args:
+        file: Open for writing; it is written in order, without seeking.
+    """
+
+    def __init__(self, file: BinaryIO):
+        self._file, self._digest = file, hashlib.sha256()
+
+    def write(self, data: bytes | memoryview) -> int:
+        self._digest.update(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def hexdigest(self) -> str:
+        """Return the SHA-256 of all bytes so far."""
+        return self._digest.hexdigest()
+
+
+def hash_file(path: Path, algorithm: str = "sha256") -> str:
+    """Return the hexadecimal digest of a file, which is streamed.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def read_checksums(directory: Path) -> dict[str, str]:
+    """Return the digests of SHA256SUMS by file name; empty: an older version wrote the directory, without one.
+
+    Raises:
+        InputError: It is damaged.
+    """
+    path = directory / CHECKSUMS_FILE
+    digests = _read_list(path)
+    if digests is None:
+        raise InputError(
+            f"{path} is damaged: it is no list of checksums; delete it to go on without the checksums of this directory"
+        )
+    return digests
+
+
+def record_checksums(directory: Path, paths: Iterable[Path]) -> None:
+    """List files of a directory in its SHA256SUMS, once they are complete.
+
+    Before a listed file is written again, `forget_checksums` removes its line, so that a kill between the two writes
+    leaves no wrong line.
+
+    Raises:
+        InputError: The list cannot be written, or is damaged.
+        OSError: A file cannot be read.
+    """
+    digests = {path.relative_to(directory).as_posix(): hash_file(path) for path in paths}
+    _write_list(directory / CHECKSUMS_FILE, read_checksums(directory) | digests)
+
+
+def forget_checksums(directory: Path, paths: Iterable[Path]) -> None:
+    """Remove files from a directory's SHA256SUMS, before they are deleted or written again.
+
+    Raises:
+        InputError: The list cannot be written, or is damaged.
+    """
+    digests, names = read_checksums(directory), {path.relative_to(directory).as_posix() for path in paths}
+    if digests.keys() & names:
+        _write_list(directory / CHECKSUMS_FILE, {name: digests[name] for name in digests if name not in names})
+
+
+def verify_file(directory: Path, path: Path, *, mend: str = "restore it from a copy") -> None:
+    """Verify a file that is about to be read; one that is not listed is accepted.
+
+    Args:
+        directory: Has the list.
+        path: A file in it.
+        mend: What the error advises.
+
+    Raises:
+        InputError: The file or the list is damaged.
+    """
+    expected = read_checksums(directory).get(path.relative_to(directory).as_posix())
+    if expected is not None and (problem := _check_digest(path, expected)):
+        raise InputError(f"{problem}; {mend}")
+
+
+def verify_directory(directory: Path) -> list[str]:
+    """Verify every listed file of a directory.
+
+    Returns:
+        One sentence for each that is damaged or missing, and for a damaged list.
+    """
+    path = directory / CHECKSUMS_FILE
+    digests = _read_list(path)
+    if digests is None:
+        return [f"{path} is damaged: it is no list of checksums"]
+    problems = (_check_digest(directory / name, digest) for name, digest in digests.items())
+    return [problem for problem in problems if problem]
+
+
+def write_sidecar(path: Path, digest: str) -> None:
+    """Write the digest of a file to `NAME.sha256` beside it, durably; the file itself can follow.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    _write_list(path.with_name(path.name + SIDECAR_SUFFIX), {path.name: digest})
+
+
+def verify_sidecar(path: Path) -> bool:
+    """Verify a file by its sidecar.
+
+    Returns:
+        Whether there is one; an older version wrote none.
+
+    Raises:
+        InputError: The file or its sidecar is damaged.
+    """
+    sidecar = path.with_name(path.name + SIDECAR_SUFFIX)
+    if not os.path.lexists(sidecar):
+        return False
+    digests = _read_list(sidecar)
+    if digests is None or digests.keys() != {path.name}:
+        raise InputError(f"{sidecar} is damaged: it does not hold the checksum of {path.name}")
+    if problem := _check_digest(path, digests[path.name]):
+        raise InputError(problem)
+    return True
+
+
+def _check_digest(path: Path, expected: str) -> str:
+    """Return a sentence on a file that has another digest or none, or an empty string."""
+    try:
+        actual = hash_file(path)
+    except FileNotFoundError:
+        return f"{path} is missing: its checksum is listed"
+    except OSError as error:
+        return f"{path} cannot be read ({error.strerror})"
+    return "" if actual == expected else f"{path} is damaged: its SHA-256 is {actual[:12]}…, not {expected[:12]}…"
+
+
+def _read_list(path: Path) -> dict[str, str] | None:
+    """Return the digests of a list by name, empty if there is no such file; None if it is damaged."""
+    try:
+        *lines, end = path.read_bytes().decode().split("\n")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError):
+        return None
+    matches = [_LINE.fullmatch(line) for line in lines]
+    digests = {match[2]: match[1] for match in matches if match}
+    return digests if lines and not end and len(digests) == len(lines) else None
+
+
+def _write_list(path: Path, digests: Mapping[str, str]) -> None:
+    if digests:
+        write_bytes(path, "".join(f"{digests[name]}  {name}\n" for name in sorted(digests)).encode())
+    else:
+        path.unlink(missing_ok=True)
