@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urldefrag, urlsplit
 
+from vidstill.utils.checksums import hash_file
 from vidstill.utils.files import PARTIAL_SUFFIX
 from vidstill.utils.types import InputError
 
@@ -177,8 +178,7 @@ def _check_digest(path: Path, url: str, advice: str) -> None:
     plain, fragment = urldefrag(url)
     if fragment:
         kind, _, digits = fragment.partition("=")
-        with path.open("rb") as file:
-            actual = hashlib.file_digest(file, kind).hexdigest()
+        actual = hash_file(path, kind)
         if actual != digits.lower():
             raise InputError(f"{plain} has the {kind} {actual} and not {digits.lower()}{advice}")
 

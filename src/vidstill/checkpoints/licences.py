@@ -1,6 +1,5 @@
 """Licences and provenance of checkpoints: read, reported, and passed on to what is trained from them."""
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -9,6 +8,7 @@ from typing import Any
 
 from vidstill.checkpoints.io import MODEL_FILE, Checkpoint
 from vidstill.checkpoints.model_zoo import PublishedCheckpoint, identify_published_checkpoint
+from vidstill.utils.checksums import hash_file
 from vidstill.utils.files import get_package_version
 
 UNKNOWN_LICENCE = "LicenseRef-unknown"
@@ -19,7 +19,6 @@ _AND = re.compile(r"\s+AND\s+(?![^()]*\))")  # outside of parentheses
 
 _MODEL_CARD = "README.md"  # beside weights from the Hub
 _MAX_CARD_BYTES = 2**20
-_CHUNK_BYTES = 2**20
 
 
 def find_licence(checkpoint: Checkpoint) -> str | None:
@@ -99,31 +98,27 @@ def _build_provenance_entry(role: str, checkpoint: Checkpoint) -> dict[str, Any]
         "source": checkpoint.foreign_metadata.get("address", checkpoint.source),
         "published": published.name if published else None,
         "licence": find_licence(checkpoint),
-        "sha256": hash_file(path)["sha256"] if path.is_file() else None,
+        "sha256": _hash_source(path, "sha256") or None,
     }
     entry |= {key: checkpoint.metadata.get(key) for key in ("kind", "layout", "provenance")}
     return {key: value for key, value in entry.items() if value is not None}
 
 
 def _identify_published(checkpoint: Checkpoint) -> PublishedCheckpoint | None:
-    path = Path(checkpoint.source)
-    return identify_published_checkpoint(checkpoint.source, hash_file(path)["md5"] if path.is_file() else "")
+    return identify_published_checkpoint(checkpoint.source, _hash_source(Path(checkpoint.source), "md5"))
 
 
-def hash_file(path: Path) -> Mapping[str, str]:
-    """Return the md5 and sha256 of a file, which is read once."""
+def _hash_source(path: Path, algorithm: str) -> str:
+    """Return a file's digest, or an empty string for a directory; a file that has not changed is read once."""
+    if not path.is_file():
+        return ""
     stat = path.stat()
-    return _hash_file_version(path, stat.st_mtime_ns, stat.st_size)
+    return _hash_file_version(path, algorithm, stat.st_mtime_ns, stat.st_size)
 
 
 @lru_cache(maxsize=64)
-def _hash_file_version(path: Path, _modified_ns: int, _size: int) -> Mapping[str, str]:
-    hashes = {name: hashlib.new(name, usedforsecurity=False) for name in ("md5", "sha256")}
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            for each in hashes.values():
-                each.update(chunk)
-    return {name: each.hexdigest() for name, each in hashes.items()}
+def _hash_file_version(path: Path, algorithm: str, _modified_ns: int, _size: int) -> str:
+    return hash_file(path, algorithm)
 
 
 def _read_card_licence(directory: Path) -> str | None:

@@ -48,7 +48,7 @@ def hash_file(path: Path, algorithm: str = "sha256") -> str:
         OSError: It cannot be read.
     """
     with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
+        return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
 
 
 def read_checksums(directory: Path) -> dict[str, str]:

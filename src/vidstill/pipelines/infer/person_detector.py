@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torchvision.models import detection, get_model_builder, get_model_weights, list_models
 
 from vidstill.checkpoints.io import read_checkpoint
-from vidstill.checkpoints.licences import hash_file
 from vidstill.data.decode.images import ImageArray
 from vidstill.data.storage.fetch import format_error
 from vidstill.engine.distributed import Runtime
+from vidstill.utils.checksums import hash_file
 from vidstill.utils.config_io import suggest_names
 from vidstill.utils.types import InputError, check_range
 
@@ -129,7 +129,7 @@ def load_person_detector(
         max_persons=max_persons,
         device=runtime.device,
         architecture=architecture,
-        weights_hash=hash_file(Path(checkpoint.source))["sha256"],
+        weights_hash=hash_file(Path(checkpoint.source)),
     )
 
 

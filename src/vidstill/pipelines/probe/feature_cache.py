@@ -18,13 +18,13 @@ from jaxtyping import Int
 from torch import Tensor
 
 from vidstill.checkpoints.io import list_checkpoint_files
-from vidstill.checkpoints.licences import hash_file
 from vidstill.data.datasets.view_clips import ViewClips
 from vidstill.pipelines.infer.embed_config import Pooling
 from vidstill.pipelines.infer.encoder import VideoEncoder
 from vidstill.pipelines.infer.run import gather, iter_dataset_clips, mean_over_views, open_journal
 from vidstill.pipelines.probe.config import ProbeDataset, ProbeRunConfig, ProbeSplit
 from vidstill.tasks.probes.attentive import FeatureDataset
+from vidstill.utils.checksums import hash_file
 from vidstill.utils.config_io import to_dict
 from vidstill.utils.files import convert_write_errors, rename_durably, write_json
 from vidstill.utils.journal import Journal
@@ -207,5 +207,5 @@ def _format_bytes(num_bytes: int) -> str:
 
 def hash_checkpoint(source: str) -> str:
     """Return the SHA-256 of a checkpoint's file, or of the hashes of its files."""
-    hashes = [hash_file(path)["sha256"] for path in list_checkpoint_files(source)]
+    hashes = [hash_file(path) for path in list_checkpoint_files(source)]
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
