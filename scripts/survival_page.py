@@ -15,7 +15,7 @@ START, END = "<!-- by scripts/survival_page.py -->\n", "<!-- end -->\n"
 # A fault begins with one of these words, whatever follows ("SIGKILL while a state is written").
 FAULTS = (
     *("SIGKILL", "SIGTERM", "SIGUSR1", "SIGINT", "SIGHUP", "SIGQUIT"),
-    *("full disk", "torn file", "flipped bit", "worker SEGV", "hung decoder", "out of memory"),
+    *("full disk", "torn file", "flipped bit", "worker SEGV", "hung decoder", "out of memory", "stalled storage"),
     *("lost rank", "lost disk of a node", "NaN", "clock jump", "second process", "moved directory"),
 )
 # Devices or processes when the fault comes → when the run is resumed.

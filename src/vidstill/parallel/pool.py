@@ -1,4 +1,7 @@
-"""A pool of worker processes: one that hangs or dies loses the task that it is at, and no other."""
+"""A pool of worker processes: one that hangs or dies loses the task that it is at, and no other.
+
+A task is not lost where the machine is at fault: short memory and storage that does not answer stop the work.
+"""
 
 import atexit
 import logging
@@ -19,12 +22,19 @@ from vidstill.parallel.process import (
     delay_interrupts,
     unpack_result,
 )
+from vidstill.parallel.stall import find_stalled_read, read_cpu_seconds
+from vidstill.utils.text import format_one_line
+from vidstill.utils.types import InputError
 
 WORKER_TIMEOUT_SECONDS = 60.0
 """A worker that makes no progress for so long, while its result is waited for, is killed."""
 
 _STARTUP_TIMEOUT_SECONDS = 60.0  # a worker that is not forked imports everything before its first task
 _POLL_SECONDS = 0.1
+_MEMORY_ADVICE = (
+    "(signal 9), most often because memory ran out; use fewer --workers or free memory, then run the same command again"
+)
+_IDLE_FRACTION = 0.01  # of a stall: a process that uses less CPU time waits for something
 
 log = logging.getLogger("vidstill")
 
@@ -46,6 +56,7 @@ def map_in_workers(
     workers: int,
     items_per_worker: int = 8,
     timeout_seconds: float = WORKER_TIMEOUT_SECONDS,
+    describe: Callable[[T], str] = lambda item: "a task",
 ) -> Iterator[tuple[int, R | LostTask]]:
     """Yield each item's index and `fn(item)`, computed in other processes, in the order of the items.
 
@@ -59,8 +70,10 @@ def map_in_workers(
         workers: Processes; at least one.
         items_per_worker: Items per worker that are begun and not yet taken, at most.
         timeout_seconds: A worker without a result or a heartbeat for so long, while it is waited for, is killed.
+        describe: Returns what messages call an item.
 
     Raises:
+        InputError: The processes of an item were killed twice from outside, or the storage does not answer.
         RuntimeError: A process ends before it has begun its first item.
     """
     workers = max(1, workers)
@@ -71,6 +84,7 @@ def map_in_workers(
         max_pending=max_pending,
         tasks_per_worker=2,
         timeout_seconds=timeout_seconds,
+        describe=lambda index: describe(items[index]),
     ) as pool:
         yield from enumerate(map_in_order(pool.submit, pool.get_result, range(len(items)), max_pending))
 
@@ -113,6 +127,7 @@ class WorkerPool(Generic[T, R]):
         tasks_per_worker: Items that are sent to a worker ahead: 2 where results are waited for all the time.
         slot_num_bytes: Shared memory for the arrays of one result; arrays that do not fit go through a pipe.
         timeout_seconds: A worker that is waited for and makes no progress for so long is killed.
+        describe: Returns what messages call an item.
     """
 
     def __init__(
@@ -124,9 +139,10 @@ class WorkerPool(Generic[T, R]):
         tasks_per_worker: int,
         slot_num_bytes: int = 0,
         timeout_seconds: float = WORKER_TIMEOUT_SECONDS,
+        describe: Callable[[T], str] = lambda item: "a task",
     ):
         self._fn, self._max_workers, self._tasks_per_worker = fn, workers, tasks_per_worker
-        self._timeout_seconds = timeout_seconds
+        self._timeout_seconds, self._describe = timeout_seconds, describe
         self._slots = allocate_slots(max_pending, slot_num_bytes)
         self._free_slots = deque(range(max_pending))
         self._tasks: dict[int, tuple[T, int]] = {}  # ticket → item, slot
@@ -152,6 +168,7 @@ class WorkerPool(Generic[T, R]):
         """Wait for a result; its arrays are valid until the next item is submitted.
 
         Raises:
+            InputError: The processes of an item were killed twice from outside, or the storage does not answer.
             RuntimeError: A process ends before it has begun its first item.
             Exception: Whatever `fn` raises.
         """
@@ -214,7 +231,12 @@ class WorkerPool(Generic[T, R]):
             worker.stalled_seconds = worker.stalled_seconds + waited if is_stalled else 0.0
             worker.last_beats = beats
             limit = self._timeout_seconds if beats else max(self._timeout_seconds, _STARTUP_TIMEOUT_SECONDS)
+            if worker.stalled_seconds <= limit / 2:
+                worker.stall_cpu_seconds = None
+            elif worker.stall_cpu_seconds is None:
+                worker.stall_cpu_seconds = read_cpu_seconds(worker.pid)
             if worker.stalled_seconds > limit:
+                self._check_storage(worker, limit / 2)
                 self._kill_worker(worker)
         self._dispatch_tasks()
 
@@ -226,6 +248,21 @@ class WorkerPool(Generic[T, R]):
                 self._results[ticket] = tuple(result)
         except (EOFError, OSError):
             self._remove_worker(worker)
+
+    def _check_storage(self, worker: WorkerProcess, seconds: float) -> None:
+        """Raise an InputError if a worker has used no CPU time for these seconds and waits for a file."""
+        before, now = worker.stall_cpu_seconds, read_cpu_seconds(worker.pid)
+        if before is None or now is None or now - before > _IDLE_FRACTION * seconds:
+            return
+        if (file := find_stalled_read(worker.pid)) is not None:
+            name, seconds = self._describe_task(worker.current_ticket), self._timeout_seconds
+            raise InputError(
+                f"{name} waits for {format_one_line(file)}, whose storage has not answered for {seconds:g} s; once it "
+                "does, run the same command again"
+            )
+
+    def _describe_task(self, ticket: int) -> str:
+        return self._describe(self._tasks[ticket][0]) if ticket in self._tasks else "a worker"
 
     def _kill_worker(self, worker: WorkerProcess) -> None:
         worker.kill_reason = f"took longer than {self._timeout_seconds:g} s and was killed"
@@ -241,12 +278,16 @@ class WorkerPool(Generic[T, R]):
         self._selector.unregister(worker.outbox)
         exit_code = worker.kill()
         reason = worker.kill_reason or f"ended its process ({_format_exit_code(exit_code)})"
+        was_killed = exit_code == -signal.SIGKILL and not worker.kill_reason
+        if not worker.beats and was_killed:
+            raise InputError(f"a worker was killed {_MEMORY_ADVICE}")
         if not worker.beats:
             raise RuntimeError(f"a worker {reason} before its first task; if memory is short, use fewer workers")
         ticket = worker.current_ticket
         if ticket in worker.tickets:
-            was_killed = exit_code == -signal.SIGKILL and not worker.kill_reason
-            if was_killed and ticket not in self._retried_tickets:
+            if was_killed and ticket in self._retried_tickets:
+                raise InputError(f"the worker of {self._describe_task(ticket)} was killed twice {_MEMORY_ADVICE}")
+            if was_killed:
                 log.warning("a worker was killed (signal 9), most often because memory ran out; its task is retried")
                 self._retried_tickets.add(ticket)
             else:

@@ -92,6 +92,7 @@ class WorkerProcess:
     tickets: deque[int] = field(default_factory=deque)  # tasks that it was sent and has not returned, in order
     last_beats: int = 0  # its heartbeats when they were last read
     stalled_seconds: float = 0.0  # without another heartbeat
+    stall_cpu_seconds: float | None = None  # the CPU time that it had used half-way to its timeout
     kill_reason: str = ""  # why the parent killed it
 
     @classmethod
@@ -105,6 +106,11 @@ class WorkerProcess:
         worker_inbox.close()
         worker_outbox.close()
         return cls(process, inbox, outbox, heartbeat)
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None  # it was started
+        return self.process.pid
 
     @property
     def current_ticket(self) -> int:

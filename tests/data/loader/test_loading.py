@@ -252,7 +252,7 @@ def test_a_worker_that_is_killed_changes_nothing():
     assert labels == load_labels(RowDataset(8), 2, 40)
 
 
-DEADLY = {3: hang, 11: lambda: kill(signal.SIGSEGV), 12: lambda: kill(signal.SIGKILL)}
+DEADLY = {3: hang, 11: lambda: kill(signal.SIGSEGV), 12: lambda: kill(signal.SIGABRT)}
 
 
 @pytest.mark.parametrize("start", [0, 7])
@@ -267,7 +267,7 @@ def test_a_decoder_that_hangs_or_dies_is_a_broken_video(caplog, warnings, start)
     assert same(plain, results)
     assert sorted(message for message in warnings() if "replaces" in message) == [
         "videos/11.mp4 ended its process (signal 11); another video replaces it",
-        "videos/12.mp4 ended its process (signal 9); another video replaces it",
+        "videos/12.mp4 ended its process (signal 6); another video replaces it",
         "videos/3.mp4 took longer than 0.4 s and was killed; another video replaces it",
     ]
 
@@ -287,8 +287,16 @@ def test_an_evaluation_reports_a_decoder_that_hangs_or_dies():
     assert broken == {
         3: "videos/3.mp4 took longer than 0.4 s and was killed",
         11: "videos/11.mp4 ended its process (signal 11)",
-        12: "videos/12.mp4 ended its process (signal 9)",
+        12: "videos/12.mp4 ended its process (signal 6)",
     }
+
+
+@pytest.mark.survival("out of memory in training, at the same video twice", "1→1", "refused with a sentence")
+@pytest.mark.parametrize("load", [load_labels, lambda data, *how, **named: list(views_of(data, 3, {}, **named))])
+def test_short_memory_breaks_no_video_in_training_and_in_an_evaluation(load):
+    data = (RowViews if load is not load_labels else RowDataset)(20, on_load={12: lambda: kill(signal.SIGKILL)})
+    with pytest.raises(InputError, match=r"^the worker of videos/12\.mp4 was killed twice .* memory ran out"):
+        load(data, 4, 15, workers=2)
 
 
 def gone() -> None:
@@ -363,14 +371,14 @@ def test_a_file_that_is_deleted_or_cut_in_mid_epoch_is_replaced(tmp_path, warnin
     assert all(any(f"{video:02}.mp4" in sentence for sentence in named) for video in (late[0], late[2]))
 
 
-def test_a_file_that_is_never_read_to_its_end_is_replaced(tmp_path, warnings):
+def test_a_pipe_is_replaced(tmp_path, warnings):
     listing = numbered_listing(tmp_path, 12)
     pipe = Path(listing.rows[5].source)
     pipe.unlink()
     os.mkfifo(pipe)  # nobody ever writes to it
     dataset = TrainClips(listing, CONFIG, seed=3)
     assert len(list(batches_of(dataset, 4, 6, workers=2, timeout_seconds=1.0))) == 6
-    assert warnings() == [f"{pipe} took longer than 1 s and was killed; another video replaces it"]
+    assert warnings() == [f"{pipe} is a pipe, a device or a socket and not a file; another video replaces it"]
 
 
 def test_no_more_is_prefetched_than_stated(tmp_path):

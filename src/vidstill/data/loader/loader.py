@@ -219,6 +219,7 @@ def _iter_batches(
                 tasks_per_worker=math.ceil(max_pending / workers),  # nothing is dispatched while the thread waits
                 slot_num_bytes=dataset.sample_num_bytes,
                 timeout_seconds=timeout_seconds,
+                describe=lambda key: dataset.sample_name(key[-1]),
             )
             samples = iter_samples(stack.enter_context(pool).submit, pool.get_result, max_pending)
             batches = _prefetch(_collate_samples(samples, batch_size, device), pool.stop, device)

@@ -1,10 +1,12 @@
 """Fetch a video's bytes: from a local file, a URL, or a shard; requests to servers time out and are retried."""
 
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -105,11 +107,13 @@ def fetch_source(source: VideoSource) -> Path | bytes:
     """Return a local file's path, or the bytes of a remote file or of a shard's member.
 
     Raises:
-        BrokenVideo: The file or the shard does not exist, or is too short.
+        BrokenVideo: The file or the shard does not exist, is too short, or is a pipe or a device.
         StorageUnreachable: A server does not answer for `RETRY_TIMEOUT_SECONDS`, or denies access.
     """
     if isinstance(source, str):
         return _fetch_url_range(source, source, 0, None)
+    if isinstance(source, Path):
+        _check_file_type(source)
     if not isinstance(source, ShardMember):
         return source
     fetch: Callable[[Any, str, int, int], bytes] = _fetch_url_range if isinstance(source.shard, str) else _read_range
@@ -155,6 +159,14 @@ def call_with_retries(name: str, request: Callable[[], T]) -> T:
                 ) from error
         _wait_with_heartbeat(Future(), pause)
         pause = min(2 * pause, max_pause)
+
+
+def _check_file_type(path: Path) -> None:
+    """Raise a BrokenVideo for a pipe, a device or a socket, which may be read for ever."""
+    with suppress(OSError):  # whoever opens the file says what is wrong
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise BrokenVideo(path, "is a pipe, a device or a socket and not a file")
 
 
 def _read_range(path: Path, name: str, start: int, end: int) -> bytes:

@@ -116,7 +116,12 @@ def _write_shards(
         path: [(path.name.partition("-")[0], row) for row in rows] for path, rows in shards.items() if path not in done
     }
     items = list(chain.from_iterable(todo.values()))
-    results: Any = map_in_workers(partial(_transcode_row, manifests, config), items, workers=workers)
+    results: Any = map_in_workers(
+        partial(_transcode_row, manifests, config),
+        items,
+        workers=workers,
+        describe=lambda item: manifests[item[0]].rows[item[1]].name,
+    )
     with closing(results):
         for path, rows in todo.items():
             entries = []

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from vidstill.data.manifest.list_formats import labels_to_dict
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.manifest.open import open_split_manifests
-from vidstill.data.storage.fetch import PathOrUrl, ShardMember, VideoSource
+from vidstill.data.storage.fetch import PathOrUrl, ShardMember, VideoSource, source_name
 from vidstill.data.tools.near_duplicates import SIGNATURE_LENGTH
 from vidstill.data.tools.probe import SCAN_FIELDS, ScanRecord, init_scan_record, scan_video, stat_source
 from vidstill.data.tools.scan_report import ScanReport, VideoKey, build_scan_report
@@ -65,8 +65,13 @@ def scan_dataset(
         lines = _read_known_lines(path, journal, sources)
         todo = {key: source for key, source in sources.items() if key not in lines}
         progress(len(lines), len(sources))
-        timeout = WORKER_TIMEOUT_SECONDS
-        results: Any = map_in_workers(scan_video, list(todo.values()), workers=workers, timeout_seconds=timeout)
+        results: Any = map_in_workers(
+            scan_video,
+            list(todo.values()),
+            workers=workers,
+            timeout_seconds=WORKER_TIMEOUT_SECONDS,
+            describe=source_name,
+        )
         with closing(results):
             for (key, source), (_, record) in zip(todo.items(), results, strict=True):
                 if isinstance(record, LostTask):

@@ -163,7 +163,9 @@ def _iter_images(
     read = partial(_read_images, KeyframeClipReader(), keys)
     results: Iterator[tuple[int, list[ImageArray | str] | LostTask]] = enumerate(map(read, batches))
     if workers and batches:
-        results = map_in_workers(read, batches, workers=workers, items_per_worker=2)
+        results = map_in_workers(
+            read, batches, workers=workers, items_per_worker=2, describe=lambda batch: str(keys[batch[0]].video.path)
+        )
     for number, images in results:
         if isinstance(images, LostTask):
             video, second = keys[batches[number][0]]

@@ -105,7 +105,8 @@ def _sample_keyframes(data: PathOrUrl, interval: int, workers: int) -> KeyframeS
         by_name[name] = KeyframeVideo(name, row.source, format, frame_rate=row.frame_rate or DEFAULT_FRAME_RATE)
     videos = list(by_name.values())
     seconds, skipped = {}, list(selection.skipped.values())
-    for index, sampled in map_in_workers(partial(_sample_seconds, interval=interval), videos, workers=workers):
+    sample = partial(_sample_seconds, interval=interval)
+    for index, sampled in map_in_workers(sample, videos, workers=workers, describe=lambda video: str(video.path)):
         if isinstance(sampled, tuple):
             seconds[videos[index]] = sampled
         else:
