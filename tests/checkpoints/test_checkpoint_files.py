@@ -1,14 +1,17 @@
 """Checkpoints are written whole or not at all, and what is no checkpoint is refused in one sentence."""
 
-from collections.abc import Iterator
+import hashlib
+import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import save_file
 
-from vidstill.checkpoints import io as checkpoint_io
 from vidstill.checkpoints.io import MODEL_FILE, read_checkpoint, write_checkpoint
 from vidstill.utils.types import InputError
 
@@ -37,19 +40,46 @@ def test_a_run_directory_is_read_by_its_model_with_its_metadata(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [MODEL_FILE] == ["model.safetensors"]
 
 
-def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     path = tmp_path / MODEL_FILE
     write_checkpoint(path, TENSORS, METADATA)
     old = path.read_bytes()
 
-    def fill_the_disk(*_: object) -> Iterator[bytes]:
-        yield old[: len(old) // 2]
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpoint_io, "_iterate_safetensors", fill_the_disk)
+    (tmp_path / f"{MODEL_FILE}.part").symlink_to("/dev/full")
     with pytest.raises(InputError, match="No space left"):
         write_checkpoint(path, {"other": torch.zeros(100)}, {})
     assert path.read_bytes() == old
+
+
+def test_flipped_bits_of_a_native_file_are_refused_wherever_they_are(tmp_path):
+    path = tmp_path / MODEL_FILE
+    write_checkpoint(path, TENSORS, METADATA)
+    whole = path.read_bytes()
+    for bit in range(0, 8 * len(whole), 7):
+        path.write_bytes(whole[: bit // 8] + bytes([whole[bit // 8] ^ 1 << bit % 8]) + whole[bit // 8 + 1 :])
+        with pytest.raises(InputError):
+            read_checkpoint(path)
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert re.search(
+        r"model.safetensors is damaged: .* SHA-256 .*; fetch it again, or, if it is of a run, delete it",
+        read_error(path),
+    )
+
+
+def test_a_checksum_is_of_the_bytes_with_its_own_digits_as_zeros(tmp_path):
+    path = tmp_path / MODEL_FILE
+    write_checkpoint(path, TENSORS, METADATA)
+    with safe_open(path, framework="pt") as file:
+        checksum = file.metadata()["vidstill_sha256"].encode()
+    assert hashlib.sha256(path.read_bytes().replace(checksum, b"0" * 64)).hexdigest().encode() == checksum
+
+
+def test_files_of_others_and_of_older_versions_have_no_checksum(tmp_path):
+    for metadata in (None, {"format": "pt"}, {"author": "me"}, {"format": "pt", "vidstill": json.dumps(METADATA)}):
+        save_file(TENSORS, tmp_path / "old.safetensors", metadata)
+        assert read_checkpoint(tmp_path / "old.safetensors").metadata == (
+            METADATA if "vidstill" in (metadata or {}) else {}
+        )
 
 
 def test_a_path_without_a_checkpoint_is_refused_with_what_to_give(tmp_path):

@@ -1,8 +1,10 @@
 """Read and write checkpoints: ours (safetensors with metadata) and foreign files, of which no code is run."""
 
+import hashlib
 import json
+import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +23,15 @@ from vidstill.checkpoints.download import (
     read_shard_index,
 )
 from vidstill.checkpoints.pickle_reader import read_torch_checkpoint
-from vidstill.utils.files import write_bytes
+from vidstill.utils.checksums import HashingWriter
+from vidstill.utils.files import atomic_write
 from vidstill.utils.types import InputError
 
 MODEL_FILE = "model.safetensors"  # in a run directory
 _METADATA_KEY = "vidstill"  # in a safetensors header: our metadata as JSON
+_CHECKSUM_KEY = "vidstill_sha256"  # beside it: of the file's bytes, where these 64 digits themselves are 0
+_CHECKSUM_DIGITS = re.compile(rb'(?<="%s":")[0-9a-f]{64}(?=")' % _CHECKSUM_KEY.encode())
+_CHUNK_BYTES = 2**20
 _TRANSFORMERS_STEMS = ("model", "pytorch_model")  # of the files that config.json describes
 _DTYPE_NAMES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
@@ -58,18 +64,28 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], metadata: Mappin
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file, tensor by tensor: it takes no more memory than the largest one.
+    """Write a safetensors file with its own checksum; it takes no more memory than the largest tensor.
 
     Args:
         path: The file; it is complete or absent afterwards.
         tensors: On any device.
         metadata: Strings for its header.
     """
-    write_bytes(path, _iterate_safetensors(tensors, metadata or {}))
+    header = _format_header(tensors, {**(metadata or {}), _CHECKSUM_KEY: "0" * 64})
+    digits = _CHECKSUM_DIGITS.search(header)
+    assert digits is not None
+    with atomic_write(path) as file:
+        writer = HashingWriter(file)
+        writer.write(header)
+        for tensor in tensors.values():
+            if tensor.numel():
+                writer.write(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        file.seek(digits.start())
+        file.write(writer.hexdigest().encode())
 
 
-def _iterate_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator[bytes]:
-    """Return the header's length in 8 bytes, the header as JSON padded to 8 bytes, the tensors' bytes."""
+def _format_header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Return the header's length in 8 bytes, and the header as JSON padded to 8 bytes; the tensors' bytes follow it."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt", **metadata}}
     start = 0
     for name, tensor in tensors.items():
@@ -78,11 +94,7 @@ def _iterate_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, s
         start = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    yield struct.pack("<Q", len(text))
-    yield text
-    for tensor in tensors.values():
-        if tensor.numel():
-            yield tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    return struct.pack("<Q", len(text)) + text
 
 
 def read_checkpoint(source: str | Path) -> Checkpoint:
@@ -161,13 +173,33 @@ def _read_safetensors(path: Path, display_name: str) -> Checkpoint:
     """The library checks the header against the file before it maps anything: its length, each tensor's range, gaps."""
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get(_METADATA_KEY, "{}"))
+            strings = file.metadata() or {}
+            metadata = json.loads(strings.get(_METADATA_KEY, "{}"))
             if not isinstance(metadata, dict):
                 raise ValueError(f"its metadata is no JSON object but {metadata!r}")
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        is_damaged = not _has_own_checksum(path, strings)
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, OverflowError) as error:
         reason = "its metadata is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise InputError(
             f"{display_name} is no readable safetensors file ({' '.join(reason.split())[:300]}); fetch it again"
         ) from None
+    if is_damaged:
+        raise InputError(
+            f"{display_name} is damaged: its bytes do not have the SHA-256 in its header; fetch it again, or, if it is "
+            "of a run, delete it and run the same command again, which writes it from the newest state"
+        )
     return Checkpoint(tensors, metadata, str(path))
+
+
+def _has_own_checksum(path: Path, strings: Mapping[str, str]) -> bool:
+    """Return whether a file's bytes have the checksum of its header; files of others, and older ones, state none."""
+    if _CHECKSUM_KEY not in strings:
+        return _METADATA_KEY not in strings or strings.keys() <= {"format", _METADATA_KEY}  # else its key is damaged
+    with path.open("rb") as file:
+        length = file.read(8)
+        head = length + file.read(int.from_bytes(length, "little"))
+        digest = hashlib.sha256(_CHECKSUM_DIGITS.sub(b"0" * 64, head))
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return strings[_CHECKSUM_KEY] == digest.hexdigest()
