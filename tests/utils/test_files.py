@@ -10,14 +10,8 @@ from typing import Any
 
 import pytest
 
-from vidstill.utils.files import (
-    atomic_write,
-    check_output_dir,
-    check_output_file,
-    open_output_dir,
-    write_bytes,
-    write_json,
-)
+from vidstill.utils.files import atomic_write, check_output_file, write_bytes, write_json
+from vidstill.utils.output_dir import check_output_dir, open_output_dir
 from vidstill.utils.types import InputError
 
 RUN: dict[str, object] = {

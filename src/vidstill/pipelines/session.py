@@ -24,7 +24,8 @@ from vidstill.engine.validation import Validation
 from vidstill.figures.charts import draw_validation_curve
 from vidstill.pipelines.run_config import BaseRunConfig
 from vidstill.utils.config_io import to_dict
-from vidstill.utils.files import RECIPE_FILE, TEST_FILE, get_package_version, open_output_dir, write_bytes
+from vidstill.utils.files import RECIPE_FILE, TEST_FILE, get_package_version, write_bytes
+from vidstill.utils.output_dir import open_output_dir
 from vidstill.utils.text import pluralize
 from vidstill.utils.types import InputError
 

@@ -19,7 +19,8 @@ from jaxtyping import UInt8
 from vidstill.engine.distributed import count_cores
 from vidstill.parallel.pool import LostTask, map_in_workers
 from vidstill.synthetic.drawing import MOTION_CLASSES, draw_clip
-from vidstill.utils.files import open_output_dir, write_bytes
+from vidstill.utils.files import write_bytes
+from vidstill.utils.output_dir import open_output_dir
 from vidstill.utils.rng import derive_sample_seed
 from vidstill.utils.types import InputError, check_range
 

@@ -1,11 +1,11 @@
-"""Files and directories that are complete or absent: atomic writes, output directories, locks."""
+"""Files that are complete or absent: atomic writes, locks."""
 
 import fcntl
 import json
 import os
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,7 +23,6 @@ TEST_FILE = "test.json"
 PARTIAL_SUFFIX = ".part"
 """Suffix of a file that is being written, or that a killed process left unfinished."""
 
-_LOCK_FILE = ".lock"
 _LOCK_SECONDS = 2.0  # waited for a lock
 _MAX_STEM_LENGTH = 56  # characters of a file's name, without its suffix
 _UNSAFE_CHARACTERS = re.compile(r"[^\w.,()+@=-]+")
@@ -124,65 +123,6 @@ def convert_write_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def open_output_dir(
-    out: Path, identity: Mapping[str, Any], *, kind: str, marker: str, metadata: Mapping[str, Any] | None = None
-) -> Iterator[None]:
-    """Make a directory for this work, or check that it was made for the same work, and lock it during the block.
-
-    Args:
-        identity: What decides the content; written to `marker`, and compared with what an earlier call wrote. A dataset
-            in it is a mapping with a `fingerprint`, and only this is compared.
-        kind: What the directory holds, for messages: "a run".
-        marker: Name of the JSON file that says so.
-        metadata: Further facts for this file, which are not compared.
-
-    Raises:
-        InputError: The directory holds something else (it is unchanged then), another process is writing it, or it
-            cannot be written.
-    """
-    check_output_dir(out, kind, marker)
-    path, lock = out / marker, out / _LOCK_FILE
-    with convert_write_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-        file = open_locked(lock, owner=out)
-    with file:
-        try:
-            if not path.is_file():
-                write_json(path, {**identity, **(metadata or {})})
-            else:
-                try:
-                    previous = dict(json.loads(path.read_text("utf-8")))
-                except (ValueError, TypeError):
-                    raise InputError(f"{path} is damaged; choose another directory") from None
-                if difference := find_difference(previous, identity):
-                    raise InputError(f"{out} holds {kind} with other settings ({difference}); choose another directory")
-            yield
-        finally:
-            with suppress(OSError):
-                lock.unlink()
-
-
-def check_output_dir(out: Path, kind: str, marker: str, files: Collection[str] = ()) -> None:
-    """Raise an InputError unless `out` can be made, is empty, or holds earlier results of this kind; before the work.
-
-    Args:
-        kind: What will be written there, for messages: "predictions".
-        marker: A file that such a directory has when it is complete.
-        files: Names of all other files that it can have; if empty, they are not checked.
-    """
-    existing = next(each for each in (out.absolute(), *out.absolute().parents) if os.path.lexists(each))
-    if existing == out.absolute() and not existing.is_dir():
-        raise InputError(f"{out} is a file; choose a directory")
-    if not (existing.is_dir() and os.access(existing, os.R_OK | os.W_OK | os.X_OK)):
-        raise InputError(f"{out} cannot be written; choose another directory")
-    if existing != out.absolute():
-        return
-    names = {each.name.removesuffix(PARTIAL_SUFFIX) for each in out.iterdir() if not each.name.startswith(".")}
-    if not (names <= {marker, *files} or ((out / marker).is_file() and not files)):
-        raise InputError(f"{out} exists and holds something else than {kind}; choose another directory")
-
-
 def check_output_file(path: Path, option: str = "--out") -> None:
     """Raise an InputError before the work if a file, and the missing directories above it, cannot be written."""
     if path.is_dir():
@@ -190,21 +130,6 @@ def check_output_file(path: Path, option: str = "--out") -> None:
     existing = next(each for each in path.absolute().parents if os.path.lexists(each))
     if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
         raise InputError(f"{path} cannot be written; choose another path with {option}")
-
-
-def write_result_dir(out: Path, files: Mapping[str, Callable[[], FileContent]], result: Any) -> None:
-    """Write the files of an evaluation; TEST_FILE comes last, so that its presence says that all others are complete.
-
-    Args:
-        files: Functions that make the content, by file name.
-        result: The metrics, as JSON values.
-    """
-    for name in (TEST_FILE, *files):
-        with convert_write_errors(out):
-            (out / name).unlink(missing_ok=True)  # of an earlier evaluation
-    for name, content in files.items():
-        write_bytes(out / name, content())
-    write_json(out / TEST_FILE, result)
 
 
 def find_difference(previous: Any, current: Any, key: str = "") -> str:

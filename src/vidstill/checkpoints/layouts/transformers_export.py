@@ -24,7 +24,8 @@ from vidstill.checkpoints.layouts.transformers import (
 from vidstill.checkpoints.licences import find_licence, format_provenance
 from vidstill.models.vit import IMAGENET_MEAN, IMAGENET_STD, ViTConfig
 from vidstill.utils.config_io import from_dict
-from vidstill.utils.files import check_output_dir, get_package_version, write_bytes
+from vidstill.utils.files import get_package_version, write_bytes
+from vidstill.utils.output_dir import check_output_dir
 from vidstill.utils.types import InputError
 
 _CONFIG_FILE, _WEIGHTS_FILE = "config.json", "model.safetensors"

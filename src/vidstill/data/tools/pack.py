@@ -18,8 +18,9 @@ from vidstill.data.manifest.open import INDEX_FILE, open_split_manifests
 from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, fetch_source, format_error
 from vidstill.data.tools.transcode import TranscodeConfig, TranscodedVideo, transcode_video
 from vidstill.parallel.pool import LostTask, map_in_workers
-from vidstill.utils.files import atomic_write, get_package_version, open_output_dir, write_bytes
+from vidstill.utils.files import atomic_write, get_package_version, write_bytes
 from vidstill.utils.journal import Journal
+from vidstill.utils.output_dir import open_output_dir
 from vidstill.utils.types import InputError, check_range
 
 PACK_FILE = "pack.json"

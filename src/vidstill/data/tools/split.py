@@ -12,7 +12,8 @@ from vidstill.data.manifest.manifest import Manifest, Split
 from vidstill.data.manifest.open import list_splits, open_manifest
 from vidstill.data.storage.fetch import PathOrUrl
 from vidstill.data.tools.inspect import SplitSummary, format_split, summarize_split
-from vidstill.utils.files import open_output_dir, write_bytes
+from vidstill.utils.files import write_bytes
+from vidstill.utils.output_dir import open_output_dir
 from vidstill.utils.text import format_one_line, join_first, pluralize, shorten
 from vidstill.utils.types import InputError
 

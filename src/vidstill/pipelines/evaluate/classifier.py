@@ -25,7 +25,8 @@ from vidstill.pipelines.trained_models import load_classifier
 from vidstill.tasks.metrics.accuracy import merge_views
 from vidstill.tasks.results import MultiLabelResult, SingleLabelResult
 from vidstill.utils.config_io import from_dict
-from vidstill.utils.files import RECIPE_FILE, TEST_FILE, check_output_dir, write_result_dir
+from vidstill.utils.files import RECIPE_FILE, TEST_FILE
+from vidstill.utils.output_dir import check_output_dir, write_result_dir
 from vidstill.utils.terminal import show_progress_bar
 from vidstill.utils.types import InputError
 

@@ -28,7 +28,8 @@ from vidstill.pipelines.trained_models import LoadedDetector, load_detector
 from vidstill.recipes.recipe import DetectionRecipe
 from vidstill.tasks.detection import Detector
 from vidstill.tasks.metrics.ava_map import FrameMAP, MatchingOrder, compute_frame_map
-from vidstill.utils.files import TEST_FILE, check_output_dir, write_result_dir
+from vidstill.utils.files import TEST_FILE
+from vidstill.utils.output_dir import check_output_dir, write_result_dir
 from vidstill.utils.terminal import show_progress_bar
 from vidstill.utils.types import InputError
 

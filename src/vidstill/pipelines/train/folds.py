@@ -14,7 +14,8 @@ from vidstill.pipelines.labeled_data import open_labeled_test
 from vidstill.pipelines.run_config import FinetuneRunConfig, Workers
 from vidstill.pipelines.train.finetune import open_run_splits, run_finetuning
 from vidstill.recipes.recipe import FinetuneRecipe
-from vidstill.utils.files import TEST_FILE, check_output_dir, write_json
+from vidstill.utils.files import TEST_FILE, write_json
+from vidstill.utils.output_dir import check_output_dir
 from vidstill.utils.terminal import align_columns
 from vidstill.utils.types import InputError
 

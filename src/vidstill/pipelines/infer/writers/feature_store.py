@@ -13,7 +13,8 @@ import numpy as np
 
 from vidstill.pipelines.infer.writers.feature_formats import FILE_FORMATS, import_pyarrow
 from vidstill.pipelines.infer.writers.features import FeatureKey, FeatureTable, FileStamp
-from vidstill.utils.files import atomic_write, check_output_dir, write_json
+from vidstill.utils.files import atomic_write, write_json
+from vidstill.utils.output_dir import check_output_dir
 from vidstill.utils.types import InputError
 
 FormatName = Literal["npz", "safetensors", "parquet", "npy"]

@@ -22,7 +22,8 @@ from vidstill.pipelines.infer.writers.text import (
     PredictionFormatter,
     describe_videos,
 )
-from vidstill.utils.files import check_output_dir, check_output_file, write_bytes
+from vidstill.utils.files import check_output_file, write_bytes
+from vidstill.utils.output_dir import check_output_dir
 from vidstill.utils.text import pluralize
 from vidstill.utils.types import InputError
 

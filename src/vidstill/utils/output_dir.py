@@ -1,0 +1,96 @@
+"""Output directories: made for one work, and locked while it goes on."""
+
+import json
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from vidstill.utils.files import (
+    PARTIAL_SUFFIX,
+    TEST_FILE,
+    FileContent,
+    convert_write_errors,
+    find_difference,
+    open_locked,
+    write_bytes,
+    write_json,
+)
+from vidstill.utils.types import InputError
+
+_LOCK_FILE = ".lock"
+
+
+@contextmanager
+def open_output_dir(
+    out: Path, identity: Mapping[str, Any], *, kind: str, marker: str, metadata: Mapping[str, Any] | None = None
+) -> Iterator[None]:
+    """Make a directory for this work, or check that it was made for the same work, and lock it during the block.
+
+    Args:
+        identity: What decides the content; written to `marker`, and compared with what an earlier call wrote. A dataset
+            in it is a mapping with a `fingerprint`, and only this is compared.
+        kind: What the directory holds, for messages: "a run".
+        marker: Name of the JSON file that says so.
+        metadata: Further facts for this file, which are not compared.
+
+    Raises:
+        InputError: The directory holds something else (it is unchanged then), another process is writing it, or it
+            cannot be written.
+    """
+    check_output_dir(out, kind, marker)
+    path, lock = out / marker, out / _LOCK_FILE
+    with convert_write_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        file = open_locked(lock, owner=out)
+    with file:
+        try:
+            if not path.is_file():
+                write_json(path, {**identity, **(metadata or {})})
+            else:
+                try:
+                    previous = dict(json.loads(path.read_text("utf-8")))
+                except (ValueError, TypeError):
+                    raise InputError(f"{path} is damaged; choose another directory") from None
+                if difference := find_difference(previous, identity):
+                    raise InputError(f"{out} holds {kind} with other settings ({difference}); choose another directory")
+            yield
+        finally:
+            with suppress(OSError):
+                lock.unlink()
+
+
+def check_output_dir(out: Path, kind: str, marker: str, files: Collection[str] = ()) -> None:
+    """Raise an InputError unless `out` can be made, is empty, or holds earlier results of this kind; before the work.
+
+    Args:
+        kind: What will be written there, for messages: "predictions".
+        marker: A file that such a directory has when it is complete.
+        files: Names of all other files that it can have; if empty, they are not checked.
+    """
+    existing = next(each for each in (out.absolute(), *out.absolute().parents) if os.path.lexists(each))
+    if existing == out.absolute() and not existing.is_dir():
+        raise InputError(f"{out} is a file; choose a directory")
+    if not (existing.is_dir() and os.access(existing, os.R_OK | os.W_OK | os.X_OK)):
+        raise InputError(f"{out} cannot be written; choose another directory")
+    if existing != out.absolute():
+        return
+    names = {each.name.removesuffix(PARTIAL_SUFFIX) for each in out.iterdir() if not each.name.startswith(".")}
+    if not (names <= {marker, *files} or ((out / marker).is_file() and not files)):
+        raise InputError(f"{out} exists and holds something else than {kind}; choose another directory")
+
+
+def write_result_dir(out: Path, files: Mapping[str, Callable[[], FileContent]], result: Any) -> None:
+    """Write the files of an evaluation; TEST_FILE comes last, so that its presence says that all others are complete.
+
+    Args:
+        files: Functions that make the content, by file name.
+        result: The metrics, as JSON values.
+    """
+    for name in (TEST_FILE, *files):
+        with convert_write_errors(out):
+            (out / name).unlink(missing_ok=True)  # of an earlier evaluation
+    for name, content in files.items():
+        write_bytes(out / name, content())
+    write_json(out / TEST_FILE, result)
