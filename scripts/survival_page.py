@@ -16,7 +16,7 @@ START, END = "<!-- by scripts/survival_page.py -->\n", "<!-- end -->\n"
 FAULTS = (
     *("SIGKILL", "SIGTERM", "SIGUSR1", "SIGINT", "SIGHUP", "SIGQUIT"),
     *("full disk", "torn file", "flipped bit", "worker SEGV", "hung decoder", "out of memory", "stalled storage"),
-    *("lost rank", "lost disk of a node", "NaN", "clock jump", "second process", "moved directory"),
+    *("lost rank", "lost disk of a node", "NaN", "clock jump", "second process", "moved directory", "upgrade"),
 )
 # Devices or processes when the fault comes → when the run is resumed.
 WORLDS = ("1→1", "1→2", "2→1", "2→2")
