@@ -177,7 +177,7 @@ MISTAKES = {  # the options that are wrong for a command, and what it answers
         ({"clips__size": (18, 16)}, "a clip of 18 rows does not divide into tubelets of 4"),
         ({"clips__size": (16, 3)}, "a clip of 3 columns does not divide into tubelets of 4"),
         ({"clips__repeats": 3}, "does not divide into 3 copies"),
-        ({"batch": 64}, "the dataset has 16 videos and one step takes 64"),
+        ({"batch": 64}, "the dataset has 16 videos and one step takes 64; lower --batch to 16 clips"),
         ({"batch": -8}, "take a multiple of 1"),
         ({"device_batch": 1, "clips__repeats": 2}, "cannot hold the 2 copies"),
         ({"schedule__epochs": 0}, "raise --schedule.epochs"),

@@ -30,7 +30,7 @@ def build_plan(**settings) -> TrainingPlan:
 
 def test_plan_of_one_step_is_described_in_the_singular():
     plan = build_plan(num_videos=1, batch=1, schedule=CosineConfig(epochs=1))
-    assert plan.describe("video").startswith("1 step (1 per epoch) of 1 video: 1 clip; peak learning rate ")
+    assert plan.describe("video").startswith("1 step (1 per epoch) of 1 clip; peak learning rate ")
 
 
 @given(steps, st.sampled_from([0.0, 0.1, 1.0]))
@@ -140,7 +140,7 @@ def test_copies_of_a_video_count_for_the_learning_rate_only_if_clips_are_counted
         ({"batch": 6, "repeats": 4}, "multiple of 4, such as 4"),
         ({"batch": 9, "world_size": 2}, "multiple of 2, such as 8"),
         ({"batch": 0}, "multiple of 1"),
-        ({"batch": 200, "repeats": 2, "num_videos": 99}, "at most 198 clips"),
+        ({"batch": 200, "repeats": 2, "num_videos": 99}, "lower --batch to 198 clips"),
         ({"batch": 2, "num_videos": 1, "world_size": 2}, "add videos"),
         ({"batch": 8, "repeats": 4, "device_batch": 2}, "cannot hold the 4 copies"),
         (
@@ -173,3 +173,7 @@ def test_plan_is_printed_in_plain_terms():
     plan = build_plan(num_videos=1000, batch=96, schedule=schedule, world_size=3, device_batch=16)
     assert "3 processes × 2 accumulation steps × 16 clips" in plan.describe("video")
     assert "peak learning rate 5.62e-05 after 10 warm-up steps, then cosine to 3.75e-06" in plan.describe("video")
+    short = build_plan(schedule=CosineConfig(epochs=2, warmup_epochs=0.1))
+    assert "8 steps (4 per epoch) of 16 clips; peak learning rate 9.38e-06 without warm-up" in short.describe("video")
+    repeated = build_plan(repeats=2, device_batch=16)
+    assert "(8 per epoch) of 8 videos: 16 clips; " in repeated.describe("video")

@@ -95,11 +95,13 @@ class TrainingPlan(LRSchedule):
         clip_noun = get_clip_noun(noun)
         processes = f"{self.world_size} processes × " if self.world_size > 1 else ""
         accumulation = f"{self.accumulation_steps} accumulation steps × " if self.accumulation_steps > 1 else ""
+        batch = f"{processes}{accumulation}{pluralize(self.clips_per_microbatch, clip_noun)}"
+        if self.clips_per_microbatch != self.videos_per_step:
+            batch = f"{pluralize(self.videos_per_step, noun)}: {batch}"
+        warmup = f"after {pluralize(self.warmup_steps, 'warm-up step')}" if self.warmup_steps else "without warm-up"
         return (
-            f"{pluralize(self.total_steps, 'step')} ({self.steps_per_epoch} per epoch) of "
-            f"{pluralize(self.videos_per_step, noun)}: {processes}{accumulation}"
-            f"{pluralize(self.clips_per_microbatch, clip_noun)}; peak learning rate {self.peak_lr:.3g} after "
-            f"{pluralize(self.warmup_steps, 'warm-up step')}, then cosine to {self.min_lr:.3g}"
+            f"{pluralize(self.total_steps, 'step')} ({self.steps_per_epoch} per epoch) of {batch}; peak learning rate "
+            f"{self.peak_lr:.3g} {warmup}, then cosine to {self.min_lr:.3g}"
         )
 
 
@@ -147,7 +149,7 @@ def plan_training(
     per_step = batch // repeats
     if num_videos < per_step:
         max_batch = num_videos // world_size * world_size * repeats
-        mend = f"take a batch of at most {max_batch} {get_clip_noun(noun)}s" if max_batch else f"add {noun}s"
+        mend = f"lower --batch to {max_batch} {get_clip_noun(noun)}s" if max_batch else f"add {noun}s"
         raise InputError(f"the dataset has {pluralize(num_videos, noun)} and one step takes {per_step}; {mend}")
     share = per_step // world_size
     fitting = [a for a in range(1, share + 1) if share % a == 0 and share // a * repeats <= (device_batch or batch)]

@@ -15,6 +15,7 @@ from vidstill.checkpoints.licences import build_provenance, describe_licence_res
 from vidstill.checkpoints.load import load_state_dict_strict
 from vidstill.data.loader.loader import iter_train_batches
 from vidstill.data.loader.protocols import DatasetInfo, TrainDataset
+from vidstill.data.storage.filesystem import base_name
 from vidstill.engine.distributed import Runtime
 from vidstill.engine.interruption import RunStopped
 from vidstill.engine.logger import shorten_metric
@@ -146,7 +147,8 @@ class TrainingSession:
                 return dict(finished.metadata.get("model_selection", {}))
             for split, manifest in manifests.items():
                 count = pluralize(len(manifest), self.dataset.noun)
-                self._log(f"{split}: {count} of {manifest.source}, {manifest.description}")
+                description = manifest.description.removeprefix(f"{base_name(manifest.source)}, ")  # a list's name
+                self._log(f"{split}: {count} of {manifest.source}, {description}")
             restrictions = runtime.run_on_main(lambda: describe_licence_restrictions(sources))  # files are hashed
             for note in (*notes, *restrictions, *self.dataset.messages, *self._describe_warmup()):
                 self._log(note)

@@ -130,6 +130,8 @@ def test_each_epoch_is_validated_on_the_val_split_and_the_best_one_tested(built,
     scores = [scores["top1"] for scores in read_validation(out)]
     best = 6 - scores[::-1].index(max(scores))
     printed = capsys.readouterr().err
+    assert "top5" not in printed  # 100 % of two classes
+    assert f"train: 8 videos of {built}/data/train.csv, a list of `path label` lines" in printed
     curve = ", ".join(f"{epoch} {score:.1f}" for epoch, score in enumerate(scores, 1))
     assert f"validation top1: epoch {curve}; best {max(scores):.1f} at epoch {best}, whose weights are kept" in printed
     assert read_result(out)["model_selection"] == {

@@ -115,6 +115,15 @@ def test_every_recipe_can_be_trained_in_the_target_time_and_has_reasons(stats, h
     assert all(": " in line and "\n" not in line for line in lines)
 
 
+def test_of_images_no_reason_speaks_of_clips_or_videos():
+    auto = choose(is_images=True, num_clips=60, median_frames=1, class_counts=(30, 30))
+    lines = auto.explain(auto.recipe)
+    assert "single frames: the data are images" in lines
+    assert "horizontal flip of half of the images: no class is called left or right" in lines
+    assert "every image once per epoch: every class has 30 images" in lines
+    assert not [line for line in lines if "clip" in line or "video" in line]
+
+
 @pytest.mark.parametrize(("short_side", "size"), [(16, 32), (50, 48), (64, 48), (160, 48)])
 def test_a_clip_has_about_the_size_of_its_video_or_less(short_side, size):
     assert choose_clips(median_short_side=short_side, num_clips=60).size == (size, size)

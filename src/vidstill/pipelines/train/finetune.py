@@ -92,10 +92,13 @@ def run_finetuning(
     score = partial(score_classifier, model, classes=train.classes, runtime=runtime, multi_label=train.multi_label)
     one_view = replace(recipe.views, temporal_clips=1, spatial_crops=1)  # costs little in every epoch
     batches = replace(run_config, device_batch=session.plan.clips_per_microbatch)
+
+    def score_epoch(epoch: int) -> dict[str, float]:
+        metrics = score(splits.validation, views=one_view, workers=batches, show_progress=False).metrics
+        return {name: value for name, value in metrics.items() if name != "top5" or len(train.classes) > 5}
+
     validation = Validation(
-        score_epoch=lambda epoch: (
-            score(splits.validation, views=one_view, workers=batches, show_progress=False).metrics
-        ),
+        score_epoch=score_epoch,
         metric="mean_average_precision" if train.multi_label else "top1",
         keep_best=recipe.keeps_best,
         patience=recipe.patience,

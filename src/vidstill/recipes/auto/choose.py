@@ -116,6 +116,10 @@ def choose_recipe(
     num_clips, average = f"{stats.num_clips} {noun}s", f"{clips_per_class:.3g} per class on average"
     tubelet, minutes = "x".join(map(str, encoder.tubelet)), epochs * epoch_seconds / 60
     duration = f"about {minutes:.0f} min" if minutes >= 1 else "a minute or less"
+    class_sizes = f"the largest class has {max(counts)} {noun}s, the smallest {min(counts)}"
+    if max(counts) == min(counts):
+        class_sizes = f"every class has {max(counts)} {noun}s"
+    num_views = recipe.views.temporal_clips * recipe.views.spatial_crops
     limit = f", limited by the time on {hardware}" if affordable_epochs < full_epochs else ""
     decay = f", layer decay {recipe.optim.layer_decay}" if recipe.optim.layer_decay else ""
     reasons = (
@@ -148,7 +152,7 @@ def choose_recipe(
         ),
         (
             "color_jitter",
-            "no colour jitter: images are taken one by one"
+            "no colour jitter: the data are images"
             if stats.is_images
             else "colour jitter: videos are recorded under few lights, and a model would learn those, not the actions",
         ),
@@ -156,12 +160,12 @@ def choose_recipe(
             "clips.flip_probability",
             "no horizontal flip: a class is called left or right"
             if stats.has_left_right_classes
-            else "horizontal flip of half of the clips: no class is called left or right",
+            else f"horizontal flip of half of the {noun}s: no class is called left or right",
         ),
         (
             "clips.class_balance",
             (f"classes balanced by {defaults.CLASS_BALANCE}" if is_unbalanced else f"every {noun} once per epoch")
-            + f": the largest class has {max(counts)} {noun}s, the smallest {min(counts)}",
+            + f": {class_sizes}",
         ),
         (
             "select",
@@ -175,8 +179,8 @@ def choose_recipe(
         ),
         (
             "views.temporal_clips views.spatial_crops",
-            f"{recipe.views.temporal_clips} x {recipe.views.spatial_crops} views in the test: median aspect ratio "
-            f"{stats.aspect_ratio:g}",
+            f"{recipe.views.temporal_clips} x {recipe.views.spatial_crops} {'view' if num_views == 1 else 'views'} in "
+            f"the test: median aspect ratio {stats.aspect_ratio:g}",
         ),
     )
     return AutoRecipe(recipe=recipe, reasons=reasons)
@@ -198,7 +202,7 @@ def _choose_clip(stats: DatasetStats, checkpoint: Checkpoint | None) -> _ClipCho
     sides = [side for side in defaults.TUBELETS if side <= defaults.MAX_UPSCALE * stats.median_short_side]
     side = max(sides, default=min(defaults.TUBELETS))
     if stats.is_images:
-        return _ClipChoice(SegmentSampling(num_frames=1), (side, side), "clips of one frame: the data are images")
+        return _ClipChoice(SegmentSampling(num_frames=1), (side, side), "single frames: the data are images")
     frames = defaults.NUM_FRAMES
     while frames > 4 and frames > stats.median_frames:  # the longest tubelets have 4 frames
         frames //= 2
@@ -237,8 +241,10 @@ def _choose_clip_of_checkpoint(checkpoint: Checkpoint, stats: DatasetStats) -> _
     if isinstance(sampling, DenseSampling) and sampling.num_frames > 1:
         sampling = replace(sampling, stride=max(1, min(sampling.stride, stats.median_frames // sampling.num_frames)))
     stride = f" at stride {sampling.stride}" if isinstance(sampling, DenseSampling) else ""
-    frames = "clips of one frame" if stats.is_images else f"{sampling.num_frames} frames{stride}"
-    reason = f"{frames}: {checkpoint.source} was trained so; median video length {stats.median_frames} frames"
+    lengths = f"{checkpoint.source} was trained so; median video length {stats.median_frames} frames"
+    reason = (
+        "single frames: the data are images" if stats.is_images else f"{sampling.num_frames} frames{stride}: {lengths}"
+    )
     return _ClipChoice(sampling, size, reason)
 
 
