@@ -8,15 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from vidstill.bench.timing import pin_to_one_core, time_in_random_order
+from vidstill.data.decode.container import open_container
 from vidstill.data.decode.reader import Frames, VideoReader, read_frames
-from vidstill.data.storage.fetch import VideoSource, fetch_source
+from vidstill.data.storage.fetch import VideoSource, fetch_source, source_name
 from vidstill.data.transforms.frame_sampling import SpanSampling
 from vidstill.utils.rng import derive_sample_seed, numpy_rng
 from vidstill.utils.terminal import show_progress_bar
@@ -59,8 +59,7 @@ def read_with_pyav(source: VideoSource, indices: Sequence[int]) -> Frames:
     """
     requested, frames = set(indices), {}
     convert = VideoReformatter()
-    container: Any
-    with av.open(_fetch_file(source)) as container:
+    with open_container(fetch_source(source), source_name(source)) as container:
         stream = container.streams.best("video")
         stream.codec_context.thread_count = 1
         for n, frame in enumerate(container.decode(stream)):

@@ -9,10 +9,14 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image
 
+from vidstill.data.decode.container import MAX_PIXELS
 from vidstill.data.storage.fetch import BrokenVideo, format_error
 
 IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 """Suffixes of files that hold one frame."""
+
+IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF")
+"""Pillow's names of what such a file may hold, whatever its suffix; some of its other formats start programs."""
 
 ImageArray = UInt8[np.ndarray, "h w 3"]
 
@@ -54,13 +58,19 @@ def read_image(source: Path | bytes) -> ImageArray:
     """Read an image, upright, in RGB.
 
     Raises:
-        BrokenVideo: It does not decode.
+        BrokenVideo: It does not decode, or has more than `MAX_PIXELS`.
     """
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=IMAGE_FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise BrokenVideo(
+                    source, f"has {image.width}x{image.height} pixels: more than {MAX_PIXELS} are not read"
+                )
             image.load()  # a PNG may state its orientation behind its pixels
             transpose = _EXIF_TRANSPOSES.get(image.getexif().get(ExifTags.Base.Orientation, 1))
             upright = image if transpose is None else image.transpose(transpose)
             return np.array(upright.convert("RGB"))
+    except BrokenVideo:
+        raise
     except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:  # all are Pillow's
         raise BrokenVideo(source, f"does not decode: {format_error(error)}") from error

@@ -25,7 +25,7 @@ VIDEO_EXTENSIONS = frozenset(
     {".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts"}
     | {".webm", ".wmv"}
 )
-"""Suffixes by which a folder's videos are found; a list may name any file that FFmpeg reads."""
+"""Suffixes by which a folder's videos are found; a list may name any file in one of `container.CONTAINERS`."""
 
 DEFAULT_FRAME_RATE = 25.0
 """Frames per second where none are stated: folders of images, and files whose header has no frame rate."""

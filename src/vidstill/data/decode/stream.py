@@ -1,18 +1,17 @@
 """One opened video stream: all of its frames in turn, or only the packets that some frames need."""
 
-import io
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import av
 
+from vidstill.data.decode.container import MAX_PIXELS, open_container
 from vidstill.data.decode.packets import PacketBuffer, PacketTable, build_packet_table
 from vidstill.data.storage.fetch import BrokenVideo, format_error
 
-_MAX_PIXELS = 2**25  # of a frame: an 8K frame has as many; damaged headers state more, which would fill the memory
-_DECODER_OPTIONS = {"max_pixels": str(_MAX_PIXELS)}
+_DECODER_OPTIONS = {"max_pixels": str(MAX_PIXELS)}  # frames may not grow beyond it either
 _STRICT_OPTIONS = {"err_detect": "explode"}  # a damaged picture is an error instead of being concealed
 
 
@@ -41,22 +40,16 @@ class VideoStream:
 
     def _open(self) -> None:
         self._mode: DecodeMode | None = None  # nothing has been decoded
-        with _raise_broken_video(self.name):
-            # with "file:" no path is taken for an URL, such as concat:… or http:…
-            file = io.BytesIO(self._file) if isinstance(self._file, bytes) else f"file:{self._file}"
-            # titles are not always UTF-8
-            self.container: Any = av.open(file, options=_DECODER_OPTIONS, metadata_errors="ignore")
-            try:
-                self.stream: Any = _find_video_stream(self.container, self.name)
-                self._decoder = self.stream.codec_context
-                self._packets = PacketBuffer(self.container, self.stream)
-            except BaseException:
-                self.container.close()
-                raise
+        with _raise_broken_video(self.name), ExitStack() as opening:
+            self.container: Any = opening.enter_context(open_container(self._file, self.name))
+            self.stream: Any = _find_video_stream(self.container, self.name)
+            self._decoder = self.stream.codec_context
+            self._packets = PacketBuffer(self.container, self.stream)
+            self._opened = opening.pop_all()
 
     def close(self) -> None:
         self._packets.close()
-        self.container.close()
+        self._opened.close()
 
     def read_packet_table(self, last_index: int | None = None, num_frames: int | None = None) -> PacketTable | None:
         """Build the packet table up to a frame, or whole, see `build_packet_table`."""
@@ -157,9 +150,9 @@ def _find_video_stream(container: Any, name: str) -> Any:
     codec: Any = stream.codec_context
     if codec is None:
         raise BrokenVideo(name, "is coded in a way that FFmpeg does not know")
-    if codec.width * codec.height > _MAX_PIXELS:
-        raise BrokenVideo(name, f"states frames of {codec.width}x{codec.height}: more than {_MAX_PIXELS} pixels")
-    codec.options = _DECODER_OPTIONS  # frames may not grow beyond it either
+    if codec.width * codec.height > MAX_PIXELS:
+        raise BrokenVideo(name, f"states frames of {codec.width}x{codec.height}: more than {MAX_PIXELS} pixels")
+    codec.options = _DECODER_OPTIONS
     if codec.codec.name == "libdav1d":
         codec.extradata = None  # it opens by the largest size that this allows, and takes nothing else from there
     codec.thread_count = 1  # workers run in parallel, not decoders

@@ -1,0 +1,76 @@
+"""Open a video file for FFmpeg, which gets to see this one file and nothing else."""
+
+import io
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import av
+
+from vidstill.data.storage.fetch import BrokenVideo
+
+CONTAINERS = (
+    *("mov", "matroska", "avi", "mpegts", "mpeg", "flv", "asf", "asf_o", "ogg", "gif", "mxf", "gxf", "rm", "dv", "wtv"),
+    *("nut", "nuv", "ivf", "cine", "dhav", "yuv4mpegpipe"),
+    *("h261", "h263", "h264", "hevc", "vvc", "av1", "obu", "m4v", "mpegvideo", "mjpeg", "vc1", "vc1test", "dnxhd"),
+)
+"""FFmpeg's names of the containers, and of the bare streams, that are read.
+
+Each holds its frames itself. Playlists (HLS, DASH, ffconcat), session descriptions (SDP), numbered pictures and devices
+do not: they name other files and addresses, so that what is read would not be the file.
+"""
+
+MAX_PIXELS = 2**25
+"""Of a frame or an image: an 8K frame has as many. Damaged headers state more, which would fill the memory."""
+
+_OPTIONS = {
+    "format_whitelist": ",".join(CONTAINERS),
+    "protocol_whitelist": "none",  # FFmpeg reads through a Python file and opens nothing itself
+    "max_pixels": str(MAX_PIXELS),
+}
+
+
+class _NamelessFile:
+    """A file whose name FFmpeg does not see: its content alone says what it is, on a disk as in a pack."""
+
+    def __init__(self, file: io.BytesIO | io.FileIO):
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+
+
+@contextmanager
+def open_container(file: Path | bytes, name: str) -> Iterator[Any]:
+    """Open a video file with PyAV; it is closed at the end of the `with` block.
+
+    Args:
+        file: A path, or the bytes of a file.
+        name: What error messages call it.
+
+    Raises:
+        BrokenVideo: It is no regular file, or its container is none of `CONTAINERS`.
+        av.FFmpegError, OSError: It does not open.
+    """
+    with io.BytesIO(file) if isinstance(file, bytes) else _open_regular_file(file, name) as binary_file:
+        try:
+            container: Any = av.open(_NamelessFile(binary_file), options=_OPTIONS, metadata_errors="ignore")
+        except av.ArgumentError as error:  # so FFmpeg answers for a container that is not on the list
+            raise BrokenVideo(
+                name, "is in none of the containers that are read, such as MP4, Matroska, AVI and MPEG-TS"
+            ) from error
+        with container:
+            yield container
+
+
+@contextmanager
+def _open_regular_file(path: Path, name: str) -> Iterator[io.FileIO]:
+    """Open a file without waiting for a named pipe's other end."""
+
+    def open_at_once(path: str, flags: int) -> int:
+        return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+    with open(path, "rb", buffering=0, opener=open_at_once) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise BrokenVideo(name, "is no regular file")
+        yield file

@@ -1,0 +1,67 @@
+"""Runs code in a process that the kernel kills at its first forbidden system call: what it does not do is certain."""
+
+import ctypes
+import os
+import pickle
+import platform
+import signal
+import struct
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+# numbers of Linux's system calls
+_NUMBERS = {
+    "x86_64": {"socket": (41,), "open": (2, 85, 257, 437)},  # open, creat, openat, openat2
+    "aarch64": {"socket": (198,), "open": (56, 437)},
+}
+_LOAD_NUMBER, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06  # instructions of a packet filter
+_ALLOW, _KILL_PROCESS = 0x7FFF0000, 0x80000000
+_NO_NEW_PRIVILEGES, _SET_SECCOMP, _FILTER_MODE = 38, 22, 2
+
+
+class _Program(ctypes.Structure):
+    _names = ("length", "filter")
+    _fields_ = tuple(zip(_names, (ctypes.c_ushort, ctypes.c_void_p), strict=True))
+
+
+def forbid_calls(*names: str) -> None:
+    """Let the kernel kill this process at a call of these names: "socket", "open"."""
+    numbers = [number for name in names for number in _NUMBERS[platform.machine()][name]]
+    lines = [(_LOAD_NUMBER, 0, 0, 0)]
+    lines += [(_JUMP_IF_EQUAL, len(numbers) - n, 0, number) for n, number in enumerate(numbers)]
+    lines += [(_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _KILL_PROCESS)]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in lines))
+    process = ctypes.CDLL(None, use_errno=True)
+    program = _Program(len(lines), ctypes.addressof(code))
+    if process.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0) or process.prctl(
+        _SET_SECCOMP, _FILTER_MODE, ctypes.byref(program)
+    ):
+        raise OSError(ctypes.get_errno(), "the kernel takes no filter of system calls")
+
+
+def call_without(names: tuple[str, ...], fn: Callable[[], Any]) -> Any:
+    """Return what `fn` returns in a child process that is killed at a system call of these names.
+
+    Raises:
+        AssertionError: It called one, or ended otherwise.
+    """
+    if sys.platform != "linux" or platform.machine() not in _NUMBERS:
+        pytest.skip("system calls are counted on Linux, on x86-64 and ARM64")
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            forbid_calls(*names)
+            os.write(writing, pickle.dumps(fn()))
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        answer = pipe.read()
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code != -signal.SIGSYS, f"a system call was made that none of {names} should be"
+    assert (code, bool(answer)) == (0, True), "the process did not end as it should"
+    return pickle.loads(answer)
