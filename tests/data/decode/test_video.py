@@ -1,6 +1,7 @@
 """Frames by their number, whatever the file."""
 
 import ctypes
+import gc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -100,9 +101,11 @@ def bytes_left(do: Callable[[], object], times: int = 200) -> float:
     mallinfo.restype = Allocated
     for _ in range(20):
         do()
+    gc.collect()
     before = mallinfo().uordblks
     for _ in range(times):
         do()
+    gc.collect()
     return (mallinfo().uordblks - before) / times
 
 

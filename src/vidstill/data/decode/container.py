@@ -1,8 +1,6 @@
 """Open a video file for FFmpeg, which gets to see this one file and nothing else."""
 
 import io
-import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,10 +47,10 @@ def open_container(file: Path | bytes, name: str) -> Iterator[Any]:
         name: What error messages call it.
 
     Raises:
-        BrokenVideo: It is no regular file, or its container is none of `CONTAINERS`.
+        BrokenVideo: Its container is none of `CONTAINERS`.
         av.FFmpegError, OSError: It does not open.
     """
-    with io.BytesIO(file) if isinstance(file, bytes) else _open_regular_file(file, name) as binary_file:
+    with io.BytesIO(file) if isinstance(file, bytes) else file.open("rb", buffering=0) as binary_file:
         try:
             container: Any = av.open(_NamelessFile(binary_file), options=_OPTIONS, metadata_errors="ignore")
         except av.ArgumentError as error:  # so FFmpeg answers for a container that is not on the list
@@ -61,16 +59,3 @@ def open_container(file: Path | bytes, name: str) -> Iterator[Any]:
             ) from error
         with container:
             yield container
-
-
-@contextmanager
-def _open_regular_file(path: Path, name: str) -> Iterator[io.FileIO]:
-    """Open a file without waiting for a named pipe's other end."""
-
-    def open_at_once(path: str, flags: int) -> int:
-        return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-    with open(path, "rb", buffering=0, opener=open_at_once) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise BrokenVideo(name, "is no regular file")
-        yield file
