@@ -72,6 +72,7 @@ REACHED_BY: dict[str, tuple[str, tuple[str, ...]]] = {
     "data/tools/split.py": ("all", ("data split",)),
     "data/transforms": ("all", ("finetune",)),
     "engine/lr_schedule.py": ("all", ("pretrain", "finetune")),
+    "engine/state.py": ("all", (*_TRAINING, "probe linear")),
     "engine/trainer.py": ("all", (*_TRAINING, "probe linear")),
     "methods": ("any", ("pretrain",)),
     "models": ("any", ("pretrain",)),

@@ -9,14 +9,14 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from vidstill.engine.checkpoint import load_state, save_state
+from vidstill.engine.checkpoint import STATE_DIR, load_state, save_state
 from vidstill.engine.distributed import Runtime
 from vidstill.engine.interruption import RunStopped, SignalHandler
 from vidstill.engine.logger import StepRecord, TrainingLogger
 from vidstill.engine.lr_schedule import TrainingPlan
 from vidstill.engine.optimizer import OptimConfig
+from vidstill.engine.state import check_state, load_optimizer, load_scaler
 from vidstill.engine.validation import Validation, ValidationHistory
-from vidstill.utils.types import InputError
 
 BatchFactory = Callable[[int], Iterator[tuple[Any, ...]]]
 """From the first step (counted from 0): this process's micro-batches, `accumulation_steps` for each step."""
@@ -45,6 +45,10 @@ class Trainer:
         seed: Of the noise in the task (drop path).
         save_seconds: The state is saved at the end, at an interruption, and after so much time.
         save_steps: Or after so many steps, if that comes first.
+        keep_states: States that remain, the newest ones.
+        keep_every: The state is saved after each so many steps, and remains.
+        fork_step: The state of this step may be of other learning rates, epochs or precision: the run goes on from it
+            with these.
         max_nonfinite_steps: Consecutive steps without a finite loss and gradient that end the run.
         validation: Scored after each epoch, in every process; may end the run before the plan does.
         title: Stands before each message.
@@ -63,15 +67,19 @@ class Trainer:
         seed: int,
         save_seconds: float = 600.0,
         save_steps: int | None = None,
+        keep_states: int = 2,
+        keep_every: int | None = None,
+        fork_step: int | None = None,
         max_nonfinite_steps: int = 20,
         validation: Validation | None = None,
         title: str = "train",
         noun: str = "clip",
     ):
         self.task, self.make_batches, self.plan, self.optim, self.runtime = task, make_batches, plan, optim, runtime
-        self.run_dir, self.state_dir, self.seed = run_dir, run_dir / "state", seed
+        self.run_dir, self.state_dir, self.seed = run_dir, run_dir / STATE_DIR, seed
         self.title, self.noun = title, noun
         self.save_seconds, self.save_steps, self.max_nonfinite_steps = save_seconds, save_steps, max_nonfinite_steps
+        self.keep_states, self.keep_every, self.fork_step = keep_states, keep_every, fork_step
         self.validation = validation
         runtime.set_precision(runtime.precision)  # with a loss scale of this run's own
         self.model = runtime.prepare(task)
@@ -233,7 +241,8 @@ class Trainer:
 
     def _must_save(self) -> bool:
         is_overdue = time.monotonic() - self.saved_time >= self.save_seconds
-        return is_overdue or (self.save_steps or math.inf) <= self.completed_steps - self.saved_step
+        is_kept = self.keep_every is not None and self.completed_steps % self.keep_every == 0
+        return is_overdue or is_kept or (self.save_steps or math.inf) <= self.completed_steps - self.saved_step
 
     def _write(self, write: Callable[..., None], *args: Any) -> None:
         """Call a function that writes to the run directory; a full disk ends the run."""
@@ -260,7 +269,8 @@ class Trainer:
                 "scaler": self.runtime.scaler.state_dict(),
                 "validation": vars(self.validation_history),
             }
-            save_state(self.state_dir, self.completed_steps, state)
+            keep, keep_every = self.keep_states, self.keep_every
+            save_state(self.state_dir, self.completed_steps, state, keep=keep, keep_every=keep_every)
         self.saved_step, self.saved_time = self.completed_steps, time.monotonic()
 
     def restore(self) -> None:
@@ -271,28 +281,13 @@ class Trainer:
         """
         if (state := load_state(self.state_dir)) is None:
             return
-        for name, value in self._identity.items():
-            if state["run"].get(name) != value:
-                raise InputError(
-                    f"{self.state_dir} holds the state of a run with {name} {state['run'].get(name)}, here it is "
-                    f"{value}; take another --out, or the settings of that run"
-                )
-        if differing := state["task"].keys() ^ self.task.state_dict().keys():
-            raise InputError(
-                f"{self.state_dir} holds the state of another model ({min(differing)} is in one of them only); "
-                "take another --out"
-            )
-        if state["precision"] != self.runtime.precision:
-            if self.runtime.requested_precision != "auto":
-                raise InputError(
-                    f"{self.state_dir} holds the state of a run in {state['precision']}, and this one is in "
-                    f"{self.runtime.requested_precision}; take another --out, or --precision {state['precision']}"
-                )
-            self.runtime.set_precision(state["precision"])
+        names, fork_step = set(self.task.state_dict()), self.fork_step
+        check_state(self.state_dir, state, identity=self._identity, names=names, fork_step=fork_step)
+        is_fork = state["progress"]["completed_steps"] == fork_step
+        load_scaler(self.state_dir, state, self.runtime, is_fork=is_fork)
         # not strict: a task may keep a frozen teacher out of its state_dict, and the names were compared above
         self.task.load_state_dict(state["task"], strict=False)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.runtime.scaler.load_state_dict(state["scaler"])
+        load_optimizer(self.state_dir, self.optimizer, state["optimizer"])
         self.validation_history = ValidationHistory(**state["validation"])
         for name in _PROGRESS:
             setattr(self, name, state["progress"][name])

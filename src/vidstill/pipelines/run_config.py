@@ -40,11 +40,16 @@ class BaseRunConfig(Workers):
     data: str | Path  # directory of videos or of class directories, list, or packed shards; a path or URL
     out: Path  # run directory; the same command again resumes the run in it
     save_seconds: float = 600.0  # seconds between two checkpoints
+    keep_states: int = 2  # checkpoints that remain in the run directory, the newest ones
+    keep_every: int | None = None  # steps after each of which a checkpoint is saved that remains
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.save_seconds >= 0:
             raise InputError(f"--save-seconds is {self.save_seconds}; give 0 or more seconds")
+        for option, number in (("--keep-states", self.keep_states), ("--keep-every", self.keep_every)):
+            if number is not None and number < 1:
+                raise InputError(f"{option} is {number}; give 1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -162,6 +162,8 @@ class TrainingSession:
                 run_dir=out,
                 seed=self.recipe.seed,
                 save_seconds=self.run_config.save_seconds,
+                keep_states=self.run_config.keep_states,
+                keep_every=self.run_config.keep_every,
                 validation=validation,
                 title=self.log_prefix,
                 noun=get_clip_noun(self.dataset.noun),

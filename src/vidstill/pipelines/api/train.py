@@ -59,6 +59,8 @@ def pretrain(
     device_batch: int | None = None,
     precision: Precision = "auto",
     save_seconds: float = 600.0,
+    keep_states: int = 2,
+    keep_every: int | None = None,
 ) -> Path:
     """Pre-train an encoder, by masking or distillation; the same call again resumes the run.
 
@@ -74,6 +76,8 @@ def pretrain(
         device_batch: Clips that a device processes at once; None: all clips of a batch.
         precision: auto: bf16 where the device computes it fast, else fp32.
         save_seconds: Seconds between two checkpoints.
+        keep_states: Checkpoints that remain in the run directory, the newest ones.
+        keep_every: Steps after each of which a checkpoint is saved that remains.
 
     Returns:
         The run directory, which the other functions take as `init` or as a model.
@@ -90,6 +94,8 @@ def pretrain(
         device_batch=device_batch,
         precision=precision,
         save_seconds=save_seconds,
+        keep_states=keep_states,
+        keep_every=keep_every,
     )
     return run_pretraining(resolved, run_config, init=optional_text(init), changes=typed)
 
@@ -110,6 +116,8 @@ def finetune(
     device_batch: int | None = None,
     precision: Precision = "auto",
     save_seconds: float = 600.0,
+    keep_states: int = 2,
+    keep_every: int | None = None,
 ) -> TrainedModel:
     """Fine-tune a classifier, from `init` or from scratch, and test it; the same call again resumes the run.
 
@@ -129,6 +137,8 @@ def finetune(
         device_batch: Clips that a device processes at once; None: all clips of a batch.
         precision: auto: bf16 where the device computes it fast, else fp32.
         save_seconds: Seconds between two checkpoints.
+        keep_states: Checkpoints that remain in the run directory, the newest ones.
+        keep_every: Steps after each of which a checkpoint is saved that remains.
 
     Returns:
         The run directory and the numbers of its test.
@@ -147,6 +157,8 @@ def finetune(
         device_batch=device_batch,
         precision=precision,
         save_seconds=save_seconds,
+        keep_states=keep_states,
+        keep_every=keep_every,
     )
     start, notes = optional_text(init), list[str]()
     if recipe == "auto":
@@ -178,6 +190,8 @@ def train_detector(
     device_batch: int | None = None,
     precision: Precision = "auto",
     save_seconds: float = 600.0,
+    keep_states: int = 2,
+    keep_every: int | None = None,
 ) -> TrainedModel:
     """Train a detector of actions and test it; the same call again resumes the run.
 
@@ -197,6 +211,8 @@ def train_detector(
         device_batch: Clips that a device processes at once; None: all clips of a batch.
         precision: auto: bf16 where the device computes it fast, else fp32.
         save_seconds: Seconds between two checkpoints.
+        keep_states: Checkpoints that remain in the run directory, the newest ones.
+        keep_every: Steps after each of which a checkpoint is saved that remains.
 
     Returns:
         The run directory and the numbers of its test.
@@ -217,6 +233,8 @@ def train_detector(
         device_batch=device_batch,
         precision=precision,
         save_seconds=save_seconds,
+        keep_states=keep_states,
+        keep_every=keep_every,
     )
     return _read_test(run_detector_training(resolved, run_config, init=optional_text(init), changes=typed))
 

@@ -1,0 +1,86 @@
+"""Whether a saved state is one of this run, and how its parts are restored."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vidstill.engine.distributed import Runtime
+from vidstill.utils.types import InputError
+
+_BATCHES = ("steps_per_epoch", "videos_per_step", "clips_per_step")  # what a number of steps says about the data
+
+
+def check_state(
+    state_dir: Path, state: Mapping[str, Any], *, identity: Mapping[str, Any], names: set[str], fork_step: int | None
+) -> None:
+    """Check that a state is of a run of these settings and of this model.
+
+    Args:
+        state_dir: For the error.
+        state: What was saved.
+        identity: The settings of the run.
+        names: Of the tensors of its task.
+        fork_step: The run goes on from this step with other settings: of its state, only the batches are compared.
+
+    Raises:
+        InputError: It is the state of another run.
+    """
+    steps, saved = state["progress"]["completed_steps"], state["run"]
+    for name in _BATCHES if steps == fork_step else identity:
+        if saved.get(name) != identity[name]:
+            raise InputError(
+                f"{state_dir} holds the state of a run with {name} {saved.get(name)}, here it is {identity[name]}; "
+                "take another --out, or the settings of that run"
+            )
+    if steps > identity["total_steps"]:
+        raise InputError(
+            f"{state_dir} holds the state of step {steps}, and the run ends at step {identity['total_steps']}; take "
+            "more epochs, or resume from an earlier step"
+        )
+    if differing := state["task"].keys() ^ names:
+        raise InputError(
+            f"{state_dir} holds the state of another model ({min(differing)} is in one of them only); "
+            "take another --out"
+        )
+
+
+def load_scaler(state_dir: Path, state: Mapping[str, Any], runtime: Runtime, *, is_fork: bool) -> None:
+    """Restore the precision, if it was selected for the run, and the loss scale.
+
+    Raises:
+        InputError: The user gave another precision, and the state is not of the step of a fork.
+    """
+    if state["precision"] != runtime.precision:
+        if runtime.requested_precision == "auto":
+            runtime.set_precision(state["precision"])
+        elif is_fork:
+            return  # with a loss scale of its own
+        else:
+            raise InputError(
+                f"{state_dir} holds the state of a run in {state['precision']}, and this one is in "
+                f"{runtime.requested_precision}; take another --out, or --precision {state['precision']}"
+            )
+    runtime.scaler.load_state_dict(state["scaler"])
+
+
+def load_optimizer(state_dir: Path, optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Restore what the optimizer has accumulated; its settings (weight decay, betas, …) remain those of this run.
+
+    Raises:
+        InputError: The state's parameters are grouped otherwise.
+    """
+    current = optimizer.state_dict()["param_groups"]
+    if _get_group_names(current) != _get_group_names(saved["param_groups"]):
+        raise InputError(
+            f"{state_dir} holds the state of an optimizer with other parameter groups; take another --out, or that "
+            "run's layer decay and parameters without weight decay"
+        )
+    optimizer.load_state_dict(saved)
+    for group, settings in zip(optimizer.param_groups, current, strict=True):
+        group.update({name: value for name, value in settings.items() if name not in ("params", "param_names")})
+
+
+def _get_group_names(groups: list[dict[str, Any]]) -> list[list[Any]]:
+    return [group.get("param_names", group["params"]) for group in groups]
