@@ -1,4 +1,4 @@
-"""Ctrl-C in a command that is no run: exit code 130, one true sentence, and the same command works again."""
+"""Ctrl-C or a scheduler's signal in a command that is no run: one true sentence, and the same command works again."""
 
 import os
 import shutil
@@ -36,12 +36,14 @@ def has_begun(process: subprocess.Popen, clips: Path | None) -> bool:
     return any(path.read_text() for path in Path(f"/proc/{process.pid}/task").glob("*/children"))
 
 
-def interrupt(command: list[str], *, cwd: Path, clips: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a command and send SIGINT to its process group, as a terminal does, once it works."""
+def interrupt(
+    command: list[str], *, cwd: Path, clips: Path | None = None, number: int = signal.SIGINT
+) -> subprocess.CompletedProcess[str]:
+    """Run a command and send a signal to its process group, as a terminal or a scheduler does, once it works."""
     arguments = [sys.executable, "-m", "vidstill.cli", *command]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     environment = {**os.environ, "PYTHONPATH": str(PROJECT / "src")}
-    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
+    listen = partial(signal.signal, number, signal.SIG_DFL)  # a shell's background jobs ignore SIGINT
     with subprocess.Popen(
         arguments, cwd=cwd, env=environment, start_new_session=True, preexec_fn=listen, **pipes
     ) as process:
@@ -50,30 +52,32 @@ def interrupt(command: list[str], *, cwd: Path, clips: Path | None = None) -> su
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, number)
         output, errors = process.communicate(timeout=60)
     return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the children of a process from /proc")
 @pytest.mark.parametrize(
-    ("command", "sentence"),
+    ("command", "number", "code"),
     [
-        ("data make --train 2000 --val 12 --frames 8 --size 32 32 OUT", "the same command goes on where it was"),
-        ("data scan data --workers 2 --out OUT", "the same command goes on where it was"),
-        ("data pack data --workers 2 --out OUT", "the same command goes on where it was"),
-        ("embed model.safetensors data --workers 2 --out OUT.npz", "the same command goes on where it was"),
-        ("predict model.safetensors data --workers 2 --out OUT.csv", "the same command begins anew"),
-        ("bench data data --max-videos 500", "the same command begins anew"),
+        ("data make --train 2000 --val 12 --frames 8 --size 32 32 OUT", signal.SIGHUP, 75),
+        ("data scan data --workers 2 --out OUT", signal.SIGUSR1, 75),
+        ("data pack data --workers 2 --out OUT", signal.SIGTERM, 75),
+        ("embed model.safetensors data --workers 2 --out OUT.npz", signal.SIGQUIT, 75),
+        ("predict model.safetensors data --workers 2 --out OUT.csv", signal.SIGTERM, 143),
+        ("bench data data --max-videos 500", signal.SIGINT, 130),
     ],
-    ids=lambda each: " ".join(each.split()[:2]),
+    ids=lambda each: " ".join(str(each).split()[:2]),
 )
-def test_interrupted_command_says_in_one_sentence_what_the_same_command_will_do(house, tmp_path, command, sentence):
+def test_interrupted_command_says_in_one_sentence_what_the_same_command_will_do(house, tmp_path, command, number, code):
     words = [word.replace("OUT", str(tmp_path / "out")) for word in command.split()]
-    result = interrupt(words, cwd=house)
-    assert result.returncode == 130
+    result = interrupt(words, cwd=house, number=number)
+    assert result.returncode == code
     assert "Traceback" not in result.stdout + result.stderr
-    assert result.stderr.splitlines()[-1] == f"vidstill: interrupted; {sentence}"
+    cause = "" if number == signal.SIGINT else f" by {number.name}"
+    effect = "goes on where it was" if code == 75 else "begins anew"
+    assert result.stderr.splitlines()[-1] == f"vidstill: interrupted{cause}; the same command {effect}"
     assert "Exception" not in result.stderr
 
 
@@ -94,11 +98,9 @@ def test_the_same_data_make_works_after_an_interruption_and_draws_the_same(tmp_p
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_each_verb_tells_the_truth_about_its_own_resuming(verb, monkeypatch, capsys):
-    def stop(*args):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("vidstill.cli.main._parse_command", stop)
-    assert main(verb.split()) == 130
     resumes = verb.split()[0] in ("quickstart", "pretrain", "finetune", "probe", "embed")
     resumes |= verb in ("detect train", "detect boxes", "data make", "data scan", "data pack")
-    assert ("goes on where it was" in capsys.readouterr().err) == resumes
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 75 if resumes else 143)):
+        monkeypatch.setattr("vidstill.cli.main._parse_command", lambda *_, number=number: signal.raise_signal(number))
+        assert main(verb.split()) == code
+        assert ("goes on where it was" in capsys.readouterr().err) == resumes

@@ -14,19 +14,29 @@ from engine_toy import OPTIM, Toy, toy_batches, toy_plan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from toy_runs import PROGRAM, STEPS, PowerCut, act_at, get_weights, load_weights, read_log, train
+from toy_runs import PROGRAM, STEPS, TWO_PROCESSES, PowerCut, act_at, get_weights, load_weights, read_log, train
 
 from vidstill.engine.checkpoint import list_states, load_state
 from vidstill.engine.distributed import Runtime
 from vidstill.engine.interruption import RunInterrupted
 from vidstill.engine.optimizer import LARSConfig, SGDConfig
 from vidstill.engine.trainer import Trainer
+from vidstill.utils.signals import STOP_SIGNALS
 from vidstill.utils.types import InputError
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     return train(tmp_path_factory.mktemp("uninterrupted"))
+
+
+@pytest.fixture
+def default_signals():
+    """What a process that a shell starts in the foreground does at each signal: it ends."""
+    previous = {number: signal.signal(number, signal.SIG_DFL) for number in STOP_SIGNALS}
+    yield
+    for number, handler in previous.items():
+        signal.signal(number, handler)
 
 
 def assert_resumes(folder: Path, step: int, expected: Trainer, **changes) -> None:
@@ -56,19 +66,54 @@ def test_run_of_any_optimizer_resumes_to_the_same_weights(tmp_path, optim):
     assert_resumes(tmp_path / "cut", 7, whole, optim=optim)
 
 
-@settings(deadline=None, max_examples=4)
-@given(st.integers(0, STEPS - 2), st.sampled_from([signal.SIGINT, signal.SIGTERM]))
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 @pytest.mark.survival("SIGTERM at any step", "1→1", "same bits")
+@pytest.mark.survival("SIGUSR1 at any step", "1→1", "same bits")
+@pytest.mark.survival("SIGHUP at any step", "1→1", "same bits")
+@pytest.mark.survival("SIGQUIT at any step", "1→1", "same bits")
 @pytest.mark.survival("SIGINT at any step", "1→1", "same bits")
-def test_signal_ends_the_run_after_the_step_with_its_state_saved(uninterrupted, step, number):
-    with tempfile.TemporaryDirectory() as folder:
-        before = signal.getsignal(number)
-        batches = act_at(step, lambda: os.kill(os.getpid(), number))
-        with pytest.raises(RunInterrupted, match=rf"after step {step + 1}; the same command resumes") as error:
-            train(Path(folder), batches=batches, save_steps=None, save_seconds=1e9)
-        assert error.value.exit_code == 128 + number
-        assert signal.getsignal(number) == before
-        assert_resumes(Path(folder), step + 1, uninterrupted)
+def test_signal_ends_the_run_after_the_step_with_its_state_saved(tmp_path, uninterrupted, default_signals, number):
+    step = 3 * STOP_SIGNALS.index(number)
+    batches = act_at(step, lambda: os.kill(os.getpid(), number))
+    with pytest.raises(RunInterrupted, match=rf"after step {step + 1}; the same command resumes") as error:
+        train(tmp_path, batches=batches, save_steps=None, save_seconds=1e9)
+    assert error.value.exit_code == (130 if number == signal.SIGINT else 75)
+    assert all(signal.getsignal(each) == signal.SIG_DFL for each in STOP_SIGNALS)
+    assert_resumes(tmp_path, step + 1, uninterrupted)
+
+
+@pytest.mark.survival("SIGUSR1 to one of two processes", "2→2", "same bits")
+def test_signal_to_one_process_ends_both_with_the_state_saved(tmp_path):
+    """Each exits with code 75, and torchrun with 1."""
+    program = [*TWO_PROCESSES, tmp_path / "cut"]
+    with subprocess.Popen([*program, "--slow", "0.1"], stderr=subprocess.PIPE, text=True) as launcher:
+        wait_for_steps(tmp_path / "cut", 2, launcher)
+        os.kill(find_ranks(launcher.pid)[1], signal.SIGUSR1)
+        errors = launcher.communicate(timeout=60)[1]
+    assert launcher.returncode == 1
+    assert errors.count("exitcode  : 75 ") == 2
+    steps = len(read_log(tmp_path / "cut"))
+    assert load_state(tmp_path / "cut" / "state")["progress"]["completed_steps"] == steps < STEPS
+    for out in ("cut", "whole"):
+        subprocess.run([*TWO_PROCESSES, tmp_path / out], check=True, capture_output=True)
+    weights = load_weights(tmp_path / "cut")
+    assert all(torch.equal(weights[name], tensor) for name, tensor in load_weights(tmp_path / "whole").items())
+
+
+def find_ranks(launcher: int) -> dict[int, int]:
+    """The processes that torchrun has started, by rank."""
+    children = [
+        int(pid) for path in Path(f"/proc/{launcher}/task").glob("*/children") for pid in path.read_text().split()
+    ]
+    environments = {pid: Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") for pid in children}
+    return {rank: pid for pid, each in environments.items() for rank in (0, 1) if f"RANK={rank}".encode() in each}
+
+
+def wait_for_steps(folder: Path, count: int, process: subprocess.Popen) -> None:
+    log = folder / "log.jsonl"
+    while not log.exists() or len(log.read_bytes().splitlines()) < count:
+        assert process.poll() is None
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(
@@ -101,10 +146,7 @@ def test_killed_process_resumes_to_the_same_weights(tmp_path, uninterrupted):
     log, rng = tmp_path / "log.jsonl", random.Random()
     for _ in range(2):
         process = subprocess.Popen([*PROGRAM, tmp_path, "--slow", "0.03"], stderr=subprocess.DEVNULL)
-        min_lines = (len(read_log(tmp_path)) if log.exists() else 0) + rng.randint(1, 4)
-        while not log.exists() or len(log.read_bytes().splitlines()) < min_lines:
-            assert process.poll() is None
-            time.sleep(0.01)
+        wait_for_steps(tmp_path, (len(read_log(tmp_path)) if log.exists() else 0) + rng.randint(1, 4), process)
         time.sleep(rng.uniform(0, 0.05))
         process.send_signal(signal.SIGKILL)
         process.wait()

@@ -19,6 +19,7 @@ from vidstill.engine.lr_schedule import CosineConfig, TrainingPlan, plan_trainin
 from vidstill.engine.optimizer import AdamWConfig
 from vidstill.engine.trainer import BatchFactory, Trainer
 from vidstill.engine.validation import Validation
+from vidstill.utils.signals import raise_signals
 from vidstill.utils.types import Output
 
 OPTIM = AdamWConfig(base_lr=1.0, min_lr=0.01, max_grad_norm=1.0)
@@ -97,7 +98,8 @@ def main() -> int:
             score_epoch=lambda epoch: first_bias(task), metric="bias", keep_best=True, patience=options.patience
         )
     try:
-        Trainer(task, batches, run_dir=options.folder, **settings).train()
+        with raise_signals():  # as `vidstill.cli.main.main` does
+            Trainer(task, batches, run_dir=options.folder, **settings).train()
     except RunStopped as error:
         print(error)
         return error.exit_code

@@ -1,11 +1,14 @@
 """The command line, `vidstill VERB …`: finds the verb, imports its function, and turns errors into exit codes."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+
+from vidstill.utils.signals import get_exit_code, raise_signals
 
 VERBS = {  # what each takes and does, and its function, whose module is imported when the verb is typed
     "quickstart": ("", "pre-train, distil, fine-tune and test on synthetic clips; report", "train:quickstart_command"),
@@ -68,14 +71,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     verb = next((verb for n in (2, 1) if (verb := " ".join(arguments[:n])) in VERBS), None)
     if verb is None:
         return _suggest_verb(arguments)
+    with raise_signals():
+        return _run_verb(verb, arguments[len(verb.split()) :])
+
+
+def _run_verb(verb: str, options: Sequence[str]) -> int:
     try:
-        command = _parse_command(verb, arguments[len(verb.split()) :])
+        command = _parse_command(verb, options)
         command()
         sys.stdout.flush()
         return 0
-    except KeyboardInterrupt:
-        effect = "goes on where it was" if verb in _RESUMING_VERBS else "begins anew"
-        return _print_error(f"interrupted; the same command {effect}", 130)
+    except KeyboardInterrupt as error:
+        resumable, number = verb in _RESUMING_VERBS, getattr(error, "number", signal.SIGINT)
+        cause = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
+        effect = "goes on where it was" if resumable else "begins anew"
+        return _print_error(
+            f"interrupted{cause}; the same command {effect}", get_exit_code(number, resumable=resumable)
+        )
     except BrokenPipeError:  # the reader of our output has closed it, as in `vidstill recipes | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141

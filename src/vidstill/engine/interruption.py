@@ -1,10 +1,9 @@
-"""How a run ends before its last step: by an error that a person mends, or by SIGINT or SIGTERM."""
+"""How a run ends before its last step: by an error that a person mends, or by a signal."""
 
 import signal
-import threading
-import time
-from types import FrameType
-from typing import Any
+from contextlib import ExitStack
+
+from vidstill.utils.signals import StopSignal, get_exit_code, handle_signals
 
 
 class RunStopped(RuntimeError):
@@ -14,37 +13,33 @@ class RunStopped(RuntimeError):
 
 
 class RunInterrupted(RunStopped):
-    """The run was ended by SIGINT or SIGTERM."""
+    """The run was ended by a signal."""
 
     def __init__(self, message: str, signal_number: int):
         super().__init__(message)
-        self.exit_code = 128 + signal_number
+        self.exit_code = get_exit_code(signal_number, resumable=True)
 
 
 class SignalHandler:
-    """Records SIGINT and SIGTERM, so that the run ends after the current step; a second one ends it at once."""
+    """Records one of STOP_SIGNALS, so that the run ends after the current step; the same again, or SIGINT, ends it."""
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
-        self.signal_time = 0.0
-        self.previous_handlers: dict[int, Any] = {}
+        self._handlers = ExitStack()
 
     def __enter__(self) -> "SignalHandler":
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self.previous_handlers[number] = signal.signal(number, self._handle_signal)
+        self._handlers.enter_context(handle_signals(self._handle_signal))
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self.previous_handlers.items():
-            signal.signal(number, handler)
+        self._handlers.close()
 
     def build_interruption(self, completed_steps: int) -> RunInterrupted:
         number = self.signal_number or signal.SIGTERM  # another rank may have got the signal
         return RunInterrupted(f"interrupted after step {completed_steps}; the same command resumes the run", number)
 
-    def _handle_signal(self, number: int, frame: FrameType | None) -> None:
+    def _handle_signal(self, number: int) -> None:
         if self.signal_number is None:
-            self.signal_number, self.signal_time = number, time.monotonic()
-        elif time.monotonic() - self.signal_time > 3:  # torchrun forwards a terminal's Ctrl-C: it comes twice, at once
-            raise KeyboardInterrupt
+            self.signal_number = number
+        elif number in (signal.SIGINT, self.signal_number):
+            raise StopSignal(number)

@@ -19,10 +19,10 @@ from vidstill.parallel.process import (
     KILL_TIMEOUT_SECONDS,
     WorkerProcess,
     allocate_slots,
-    delay_interrupts,
     unpack_result,
 )
 from vidstill.parallel.stall import find_stalled_read, read_cpu_seconds
+from vidstill.utils.signals import delay_signals
 from vidstill.utils.text import format_one_line
 from vidstill.utils.types import InputError
 
@@ -203,7 +203,7 @@ class WorkerPool(Generic[T, R]):
         while self._queue:
             worker = min(self._workers, key=lambda worker: len(worker.tickets), default=None)
             if worker is None or (worker.tickets and len(self._workers) < self._max_workers):
-                with delay_interrupts():
+                with delay_signals():
                     worker = WorkerProcess.start(self._fn, self._slots)
                     self._workers.append(worker)  # and it is killed when the pool is closed
                 self._selector.register(worker.outbox, selectors.EVENT_READ, worker)

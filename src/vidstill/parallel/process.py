@@ -13,11 +13,9 @@ import os
 import pickle
 import signal
 import sys
-import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -25,6 +23,7 @@ from typing import Any, NoReturn
 
 import torch
 
+from vidstill.utils.signals import ignore_signals
 from vidstill.utils.types import InputError
 
 KILL_TIMEOUT_SECONDS = 5.0
@@ -35,7 +34,6 @@ _CONTEXT: Any = multiprocessing.get_context("fork" if _USE_FORK else "spawn")  #
 _PRCTL = getattr(ctypes.CDLL(None), "prctl", None)  # loaded here: a forked process should load nothing
 _PR_SET_PDEATHSIG = 1  # in Linux's <sys/prctl.h>
 _ALIGNMENT_BYTES = 64  # where an array may begin
-_IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM)  # a terminal's Ctrl-C reaches every process: the parent decides
 
 
 Heartbeat = ctypes.Array[ctypes.c_longlong]
@@ -49,28 +47,6 @@ def send_heartbeat() -> None:
     """Report progress from within a long task, so that it is not killed; does nothing outside of a worker."""
     if _heartbeat is not None:
         _heartbeat[_BEATS_INDEX] += 1
-
-
-@contextmanager
-def delay_interrupts() -> Iterator[None]:
-    """Deliver a SIGINT at the end of the block; a worker that is forked in it gets none of `_IGNORED_SIGNALS`.
-
-    Python swallows a KeyboardInterrupt in the hooks of a fork, and the new process would print one before it ignores
-    the signal. Signals are handled by the main thread alone, but whichever thread forks is the new process's main one.
-    """
-    received: list[int] = []
-    is_main = threading.current_thread() is threading.main_thread()
-    if is_main:  # another thread, which does not block the signal, would pass it on to the handler
-        handler = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        if is_main:
-            signal.signal(signal.SIGINT, handler)
-        for number in received[:1]:
-            signal.raise_signal(number)
 
 
 def allocate_slots(num_slots: int, slot_num_bytes: int) -> list[Any]:
@@ -157,9 +133,7 @@ def _run_worker(
     parent_pid: int,
 ) -> NoReturn:
     """Run tasks until the process is killed or its parent is gone."""
-    for number in _IGNORED_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED_SIGNALS)
+    ignore_signals()
     if _PRCTL is not None:
         _PRCTL(_PR_SET_PDEATHSIG, signal.SIGKILL)
     gc.freeze()  # a collection that visits the parent's objects would copy their memory
