@@ -174,6 +174,6 @@ def test_plan_is_printed_in_plain_terms():
     assert "3 processes × 2 accumulation steps × 16 clips" in plan.describe("video")
     assert "peak learning rate 5.62e-05 after 10 warm-up steps, then cosine to 3.75e-06" in plan.describe("video")
     short = build_plan(schedule=CosineConfig(epochs=2, warmup_epochs=0.1))
-    assert "8 steps (4 per epoch) of 16 clips; peak learning rate 9.38e-06 without warm-up" in short.describe("video")
+    assert "8 steps (4 per epoch) of 16 clips; peak learning rate 9.37e-06 without warm-up" in short.describe("video")
     repeated = build_plan(repeats=2, device_batch=16)
     assert "(8 per epoch) of 8 videos: 16 clips; " in repeated.describe("video")
