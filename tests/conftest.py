@@ -1,7 +1,10 @@
 """What all tests share: one thread, and for properties no deadline, and the same examples in every run."""
 
+import pytest
 import torch
 from hypothesis import settings
+
+from vidstill.data.storage import addresses
 
 torch.set_num_threads(1)  # sums do not depend on the machine's cores then
 # A first call imports and compiles: its time says nothing. Examples follow from the test alone, so that what passed
@@ -9,3 +12,11 @@ torch.set_num_threads(1)  # sums do not depend on the machine's cores then
 settings.register_profile("vidstill", deadline=None, derandomize=True)
 settings.register_profile("searching", deadline=None)
 settings.load_profile("vidstill")
+
+
+@pytest.fixture(scope="module")
+def memory_addresses():
+    """Let this module read `memory://…`, which stands for a server and which no user can read."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(addresses, "SCHEMES", addresses.SCHEMES | {"memory"})
+        yield

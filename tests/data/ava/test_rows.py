@@ -23,6 +23,8 @@ from vidstill.data.ava.label_map import LabelMap
 from vidstill.data.ava.validation import list_row_warnings
 from vidstill.utils.types import InputError
 
+pytestmark = pytest.mark.usefixtures("memory_addresses")
+
 ROW = "film,0902,0.1,0.2,0.3,0.4,5,0.6"
 
 

@@ -20,6 +20,8 @@ from vidstill.data.manifest.open import open_manifest
 from vidstill.data.storage.fetch import PathOrUrl
 from vidstill.data.transforms.frame_sampling import DenseSampling, TimedSampling
 
+pytestmark = pytest.mark.usefixtures("memory_addresses")
+
 VIDEOS = 6
 SAMPLING = TimedSampling(num_frames=4, stride=2.0)  # it needs the number of frames and the frame rate
 CLIPS = ClipsConfig(dataset="any", sampling=SAMPLING, size=(16, 16), repeats=2, repeat_sampling="own")

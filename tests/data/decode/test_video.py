@@ -23,6 +23,8 @@ from vidstill.data.decode.reader import (
 )
 from vidstill.data.storage.fetch import BrokenVideo, ShardMember
 
+pytestmark = pytest.mark.usefixtures("memory_addresses")
+
 KINDS = [("libx264", "mp4"), ("libx264", "mkv"), ("libx264", "ts"), ("mpeg4", "avi"), ("libvpx-vp9", "webm")]
 FRAMES = 20
 

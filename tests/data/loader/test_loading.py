@@ -378,7 +378,7 @@ def test_a_pipe_is_replaced(tmp_path, warnings):
     os.mkfifo(pipe)  # nobody ever writes to it
     dataset = TrainClips(listing, CONFIG, seed=3)
     assert len(list(batches_of(dataset, 4, 6, workers=2, timeout_seconds=1.0))) == 6
-    assert warnings() == [f"{pipe} is a pipe, a device or a socket and not a file; another video replaces it"]
+    assert warnings() == [f"{pipe} is a FIFO and no file, and is not opened; another video replaces it"]
 
 
 def test_no_more_is_prefetched_than_stated(tmp_path):

@@ -19,6 +19,8 @@ from vidstill.data.storage.fetch import PathOrUrl
 from vidstill.data.tools.inspect import DatasetSummary, ValueStats, format_dataset_summary, summarize_dataset
 from vidstill.utils.types import InputError
 
+pytestmark = pytest.mark.usefixtures("memory_addresses")
+
 WORDS = st.text(st.characters(exclude_categories=[]), max_size=30)  # halves of surrogate pairs among them
 
 

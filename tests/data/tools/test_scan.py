@@ -30,6 +30,8 @@ from vidstill.synthetic.drawing import draw_clip
 from vidstill.utils.journal import Journal
 from vidstill.utils.types import InputError
 
+pytestmark = pytest.mark.usefixtures("memory_addresses")
+
 CLASSES = ("jump", "run")
 FRAMES = 6
 

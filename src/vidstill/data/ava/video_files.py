@@ -12,6 +12,7 @@ from vidstill.data.ava.clip_reader import VideoFormat
 from vidstill.data.decode.images import is_image_file
 from vidstill.data.decode.reader import VIDEO_EXTENSIONS, count_frames, read_stream_metadata
 from vidstill.data.manifest.folder import has_suffix
+from vidstill.data.storage.addresses import check_listed_path
 from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, join_path
 from vidstill.data.storage.filesystem import is_directory, is_file, list_directories, list_files, read_lines
 from vidstill.utils.types import InputError
@@ -55,6 +56,7 @@ def read_frame_list(path: PathOrUrl) -> dict[str, FrameListEntry]:
                     f"line {line} of {path} is not a frame; write `video number frame path labels`, "
                     "with a path such as `video/video_000001.jpg`"
                 )
+            check_listed_path(parts[1], f"line {line} of {path}", is_confined=isinstance(path, str))
             if fields[0] in entries:
                 raise InputError(f"line {line} of {path} returns to the video {fields[0]!r}; keep its lines together")
             name, number = fields[0], int(parts[3])

@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from PIL import ExifTags, Image
 
 from vidstill.data.decode.container import MAX_PIXELS
-from vidstill.data.storage.fetch import BrokenVideo, format_error
+from vidstill.data.storage.fetch import BrokenVideo, check_file_type, format_error
 
 IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 """Suffixes of files that hold one frame."""
@@ -60,6 +60,8 @@ def read_image(source: Path | bytes) -> ImageArray:
     Raises:
         BrokenVideo: It does not decode, or has more than `MAX_PIXELS`.
     """
+    if isinstance(source, Path):
+        check_file_type(source)
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=IMAGE_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:

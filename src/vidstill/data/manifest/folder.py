@@ -48,17 +48,28 @@ def read_class_folders(folder: PathOrUrl, classes: tuple[str, ...], suffixes: fr
 
 
 def iter_media_files(folder: PathOrUrl, suffixes: frozenset[str]) -> Iterator[str]:
-    """Yield the files of these kinds in a directory, at any depth, relative to it and sorted by name."""
+    """Yield the files of these kinds in a directory, at any depth, relative to it and sorted by name.
+
+    A directory that has the name of such a file, and holds none, is among them: whoever reads it reports it.
+    """
     for inside, folders, files in walk_directory(folder):
+        prefix = f"{inside}/" if inside else ""
         folders[:] = sorted(name for name in folders if name[0] != ".")
-        for file in sorted(files):
+        empty = [name for name in folders if has_suffix(name, suffixes)]
+        empty = [name for name in empty if not has_media(join_path(folder, prefix + name), suffixes)]
+        folders[:] = [name for name in folders if name not in empty]
+        for file in sorted([*files, *empty]):
             if has_suffix(file, suffixes):
-                yield f"{inside}/{file}" if inside else file
+                yield prefix + file
 
 
 def has_media(folder: PathOrUrl, suffixes: frozenset[str]) -> bool:
     """Return whether a directory holds a file of these kinds, at any depth."""
-    return next(iter_media_files(folder, suffixes), None) is not None
+    for _, folders, files in walk_directory(folder):
+        folders[:] = [name for name in folders if name[0] != "."]
+        if any(has_suffix(file, suffixes) for file in files):
+            return True
+    return False
 
 
 def has_suffix(name: str, suffixes: frozenset[str]) -> bool:

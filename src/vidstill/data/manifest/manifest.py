@@ -30,6 +30,8 @@ class Manifest:
     fingerprint: str  # SHA-256 of every row's relative path, labels and file size, in order
     num_missing: int = 0  # videos of an official list that do not exist; they are in no row
     multi_label: bool = False  # whether a clip of the dataset has several labels, in this split or another
+    num_links_outside: int = 0  # files of a local dataset that are read through a link that leads out of its root
+    first_link_outside: str = ""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -82,11 +84,12 @@ def build_manifest(
     """Build the manifest of rows whose files all exist.
 
     Args:
-        line_numbers: The lines of the rows in a list, for messages.
+        line_numbers: The lines of the rows in a list, for messages; None: a directory was listed, so that a file that
+            does not exist is a link to nothing, and is reported when it is read.
         num_missing, multi_label: As in `Manifest`.
 
     Raises:
-        InputError: There are no rows, a file is missing, or a path leads out of the root.
+        InputError: There are no rows, a file is missing, a path leads out of the root, or a link does from a pack.
     """
     if (index := rows.find_row_outside_root()) is not None:
         line_number = index + 1 if line_numbers is None else line_numbers[index]
@@ -94,7 +97,9 @@ def build_manifest(
             f"line {line_number} of {source} names {rows.get_path(index)}, which is outside {rows.root}; put the "
             "list, or its root, into a directory above all its files"
         )
-    exists = rows.resolve_files(build_size_lookup(rows.root))
+    rows.check_links()
+    outside = list[str]()
+    exists = rows.resolve_files(build_size_lookup(rows.root, outside), may_be_missing=line_numbers is None)
     if not exists.all():
         first = int(np.argmin(exists))
         line = "" if line_numbers is None else f" (line {line_numbers[first]})"
@@ -110,4 +115,10 @@ def build_manifest(
         description += f", of whose rows {len(rows.errors)} say that they do not decode"
     if multi_label:
         description += ", several labels a clip"
-    return Manifest(rows, classes, description, source, rows.compute_fingerprint(), num_missing, multi_label)
+    first_outside = outside[0] if outside else ""
+    if outside:
+        description += f", of whose files {len(outside):,} lie outside {rows.root} behind links, first {first_outside}"
+    fingerprint = rows.compute_fingerprint()
+    return Manifest(
+        rows, classes, description, source, fingerprint, num_missing, multi_label, len(outside), first_outside
+    )

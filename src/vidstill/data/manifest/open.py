@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -20,8 +21,9 @@ from vidstill.data.manifest.manifest import (
     select_split,
 )
 from vidstill.data.manifest.official import ava, imagenet, kinetics, ssv2, three_folds
-from vidstill.data.manifest.parsed import ParsedList
+from vidstill.data.manifest.parsed import INDEX_FILE, ParsedList
 from vidstill.data.manifest.table import VideoTable
+from vidstill.data.storage.addresses import check_inside
 from vidstill.data.storage.fetch import PathOrUrl, join_path, parse_path
 from vidstill.data.storage.filesystem import (
     base_name,
@@ -33,9 +35,7 @@ from vidstill.data.storage.filesystem import (
 )
 from vidstill.utils.types import InputError
 
-INDEX_FILE = "index.jsonl"
-"""The list of packed videos, beside their shards."""
-
+_CLASSES_FILE = "classes.txt"
 _T = TypeVar("_T")
 _SPLIT_ALIASES = tuple(name for names in SPLIT_ALIASES.values() for name in names)
 
@@ -48,10 +48,11 @@ def open_manifest(
     A directory may be packed (it holds `index.jsonl`), or hold `train.csv` and `val.csv` (lists, or tables with a
     header), or the files of an official dataset, or the directories `train` and `val`, or a directory for each class,
     or videos; the first of these that applies. A file is one video, or a list. Where a directory holds no videos, its
-    images count. The relative paths of a list stay below its root; absolute paths are used as they are.
+    images count. The relative paths of a list stay below its root; a local list may name absolute paths and addresses,
+    a pack's index and a list behind an address may not.
 
     Args:
-        path: A local path, or a URL that fsspec knows.
+        path: A local path, or an address, see `parse_address`.
         split: The split; None takes the train split of a dataset with splits. A list that is named itself is read
             whole, unless it has a column `split`.
         root: The directory that a list's paths are relative to, if not its own; for an official dataset, the directory
@@ -114,7 +115,8 @@ def _detect_reader(path: PathOrUrl, root: PathOrUrl | None, fold: int) -> Manife
     elif is_directory(path):
         reader = _detect_folder_reader(path, root, fold)
     else:
-        raise InputError(f"{path} does not exist; give a directory of videos or a list of them")
+        state = "is neither a file nor a directory" if isinstance(path, Path) and path.exists() else "does not exist"
+        raise InputError(f"{path} {state}; give a directory of videos or a list of them")
     if fold != 1 and reader.num_folds == 1:
         raise InputError(f"{path} has no fold {fold}, as UCF101 and HMDB51 have; leave --fold at 1")
     return reader
@@ -141,6 +143,9 @@ def _detect_folder_reader(path: PathOrUrl, root: PathOrUrl | None, fold: int) ->
 def _open_list_file(path: PathOrUrl, root: PathOrUrl | None, *, is_packed: bool = False) -> ManifestReader:
     """Open a list: all of it, unless it states splits."""
     table = read_list_file(path, root)
+    if table.rows.is_confined and isinstance(path, Path):
+        for file in (path, path.with_name(_CLASSES_FILE)):
+            check_inside(file, path.parent)
     description = f"packed videos by their {base_name(path)}" if is_packed else f"{base_name(path)}, {table.format}"
     return ManifestReader(match_splits(table.split_names), partial(_build_manifest, table, [table], root, description))
 
@@ -162,7 +167,7 @@ def _build_manifest(
 ) -> Manifest:
     """Build the manifest of one list of a dataset; all lists number its classes, so that every split has the same."""
     path, split = table.path, split or "train"
-    classes, classes_file = _read_classes(path, tables), join_path(parent_path(path), "classes.txt")
+    classes, classes_file = _read_classes(path, tables), join_path(parent_path(path), _CLASSES_FILE)
     order = {name: label for label, name in enumerate(classes)}
     if unknown := sorted(set(table.class_to_idx) - set(order)):
         raise InputError(f"{path} has the class {unknown[0]!r}, which is not in {classes_file}; add it there")
@@ -192,7 +197,7 @@ def _read_classes(path: PathOrUrl, tables: list[ParsedList]) -> tuple[str, ...]:
     tables = [table for table in tables if len(table.rows) and table.rows[0].label is not None]
     if not tables:
         return ()
-    if is_file(classes_file := join_path(parent_path(path), "classes.txt")):
+    if is_file(classes_file := join_path(parent_path(path), _CLASSES_FILE)):
         return tuple(line for _, line in read_lines(classes_file))
     if any(table.class_to_idx for table in tables):
         return tuple(sorted({name for table in tables for name in table.class_to_idx}))

@@ -8,10 +8,14 @@ from typing import Any
 import numpy as np
 
 from vidstill.data.manifest.table import COLUMNS, VideoTable
+from vidstill.data.storage.addresses import check_listed_path
 from vidstill.data.storage.fetch import PathOrUrl
-from vidstill.data.storage.filesystem import parent_path
+from vidstill.data.storage.filesystem import base_name, parent_path
 from vidstill.utils.text import shorten
 from vidstill.utils.types import InputError
+
+INDEX_FILE = "index.jsonl"
+"""The list of packed videos, beside their shards."""
 
 MAX_CLASSES = 100_000
 """A larger number is a time stamp or an identifier, not a label."""
@@ -57,6 +61,7 @@ class ParsedList:
 
     def __init__(self, path: PathOrUrl, format: str, entries: Iterable[tuple[int, ListEntry]]):
         self.path, self.format = path, format
+        self._is_confined = isinstance(path, str) or base_name(path) == INDEX_FILE
         self.class_to_idx, self.idx_to_class = dict[str, int](), dict[int, str]()
         self._label_kind: str | None = None
         splits, shards, codecs, groups = (dict[str, int]() for _ in range(4))
@@ -85,7 +90,15 @@ class ParsedList:
         nonempty = {name: column for name, column in arrays.items() if (column != COLUMNS[name][1]).any()}
         root, texts = parent_path(path), {"shards": list(shards), "codecs": list(codecs), "groups": list(groups)}
         try:
-            self.rows = VideoTable(root, names, nonempty, **texts, errors=errors, extra_labels=extra_labels)
+            self.rows = VideoTable(
+                root,
+                names,
+                nonempty,
+                **texts,
+                errors=errors,
+                extra_labels=extra_labels,
+                is_confined=self._is_confined,
+            )
         except UnicodeEncodeError as error:
             number = line_numbers[names.index(error.object)]
             name = shorten(error.object)
@@ -101,6 +114,8 @@ class ParsedList:
                 entry[key] = None
         if entry["shard"] is not None and None in (entry["offset"], entry["bytes"]):
             raise InputError(f"line {number} of {self.path} names a shard without `offset` and `bytes` in it")
+        file = entry["path"] if entry["shard"] is None else entry["shard"]
+        check_listed_path(file, f"line {number} of {self.path}", is_confined=self._is_confined)
         return entry
 
     def _read_labels(self, number: int, entry: ListEntry) -> list[int]:

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32, Int64
 
 from vidstill.data.decode.images import is_image_file
+from vidstill.data.storage.addresses import check_inside
 from vidstill.data.storage.fetch import PathOrUrl, ShardMember, join_path
 
 COLUMNS: dict[str, tuple[type, int]] = {  # the type of each column, and the value where nothing is stated
@@ -59,6 +60,8 @@ class VideoTable(Sequence[VideoRow]):
         groups: The names of the groups.
         errors: Why rows do not decode, by index.
         extra_labels: The labels after a row's first as (row, label), rows ascending.
+        shard_roots: The local directory that each shard has to be in, as in `ShardMember`; if empty, none is given.
+        is_confined: Whether all files, and all shards, have to be in the root, with all links followed.
     """
 
     def __init__(
@@ -72,8 +75,11 @@ class VideoTable(Sequence[VideoRow]):
         groups: Sequence[str] = (),
         errors: Mapping[int, str] | None = None,
         extra_labels: Sequence[tuple[int, int]] = (),
+        shard_roots: Sequence[Path | None] = (),
+        is_confined: bool = False,
     ):
         self.root, self.shards, self.errors = root, tuple(shards), dict(errors or {})
+        self.is_confined, self._shard_roots = is_confined, tuple(shard_roots)
         self.codecs, self.groups = tuple(codecs), tuple(groups)
         self._columns: dict[str, np.ndarray] = {
             name: np.array(column, COLUMNS[name][0]) for name, column in (columns or {}).items()
@@ -87,8 +93,10 @@ class VideoTable(Sequence[VideoRow]):
         """Build a table of videos from anywhere, named by their sources; packed ones keep their names."""
         rows = list(rows)
         members = [row.source if isinstance(row.source, ShardMember) else None for row in rows]
-        shards: dict[str, int] = {}
-        shard_numbers = [shards.setdefault(str(each.shard), len(shards)) if each else -1 for each in members]
+        shards: dict[tuple[str, Path | None], int] = {}
+        shard_numbers = [
+            shards.setdefault((str(each.shard), each.root), len(shards)) if each else -1 for each in members
+        ]
         columns: dict[str, Sequence[int | float]] = {
             "label": [-1 if row.label is None else row.label for row in rows],
             "frames": [row.frames or 0 for row in rows],
@@ -101,7 +109,8 @@ class VideoTable(Sequence[VideoRow]):
             Path(),
             [member.name if member else str(row.source) for member, row in zip(members, rows, strict=True)],
             columns,
-            shards=list(shards),
+            shards=[shard for shard, _ in shards],
+            shard_roots=[root for _, root in shards],
             errors={i: row.error for i, row in enumerate(rows) if row.error},
             extra_labels=[(i, label) for i, row in enumerate(rows) for label in row.extra_labels],
         )
@@ -124,8 +133,14 @@ class VideoTable(Sequence[VideoRow]):
         index = range(len(self))[index]
         name, label = self.get_name(index), self._get("label", index)
         source: Any = join_path(self.root, self.get_path(index))
-        if self._get("shard", index) >= 0:
-            source = ShardMember(source, int(self._get("offset", index)), int(self._get("file_size", index)), name)
+        root, shard = self.root if self.is_confined and isinstance(self.root, Path) else None, self._get("shard", index)
+        if shard >= 0:
+            root = self._shard_roots[int(shard)] if self._shard_roots else root
+            source = ShardMember(
+                source, int(self._get("offset", index)), int(self._get("file_size", index)), name, root
+            )
+        elif root is not None:
+            check_inside(source, root)
         first, last = (bisect_left(self._extra_rows, i) for i in (index, index + 1))
         return VideoRow(
             source,
@@ -181,6 +196,12 @@ class VideoTable(Sequence[VideoRow]):
         """Return "image" if all files are images, else "video"."""
         return "image" if all(map(is_image_file, map(self.get_name, range(len(self))))) else "video"
 
+    def check_links(self) -> None:
+        """Raise an InputError if a file of a confined table leads out of a local root by a link."""
+        if self.is_confined and isinstance(self.root, Path):
+            for path in {self.get_path(index): None for index in range(len(self))}:
+                check_inside(self.root / path, self.root)
+
     def find_row_outside_root(self) -> int | None:
         """Return the first row whose relative path leads upwards out of the root; absolute paths are meant as such."""
         if b".." in self._name_bytes or any(".." in shard for shard in self.shards):
@@ -189,12 +210,15 @@ class VideoTable(Sequence[VideoRow]):
                     return index
         return None
 
-    def resolve_files(self, get_file_size: Callable[[str], int | None]) -> Bool[np.ndarray, "n"]:
+    def resolve_files(
+        self, get_file_size: Callable[[str], int | None], *, may_be_missing: bool = False
+    ) -> Bool[np.ndarray, "n"]:
         """Look up the files whose sizes are not stated, and return whether each row's file exists.
 
         `get_file_size` returns the bytes of a file, 0 for a directory, None where there is nothing. A name without a
         suffix may stand for an mp4. Where a size is not stated, a stated number of frames counts only for a directory
         of frames: a video's packets tell it better.
+        Where files `may_be_missing`, those that do not exist have 0 bytes.
         """
         has_size, sizes = self.column("file_size") >= 0, self.column("file_size").copy()
         new_names: dict[int, str] = {}
@@ -205,8 +229,8 @@ class VideoTable(Sequence[VideoRow]):
                 size = get_file_size(f"{name}.mp4")
                 if size is not None:
                     new_names[index] = f"{name}.mp4"
-            if size is not None:
-                sizes[index] = size
+            if size is not None or may_be_missing:
+                sizes[index] = size or 0
         for column in self._columns.keys() & {"frames", "frame_rate"}:
             self._columns[column][(sizes > 0) & ~has_size] = 0
         self._columns["file_size"] = sizes

@@ -6,14 +6,15 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import fsspec
 
+from vidstill.data.storage.addresses import check_inside, parse_address
+from vidstill.data.storage.http import open_http_session
 from vidstill.parallel.process import send_heartbeat
 from vidstill.utils.types import InputError
 
@@ -26,13 +27,16 @@ RETRY_TIMEOUT_SECONDS = 60.0
 BLOCK_BYTES = 2**23
 """The most that one request reads: with 0.4 MB a second it is answered in time."""
 
+MAX_FETCH_BYTES = 2**32
+"""A video behind an address is held in memory whole; a larger one is refused, whatever its server states."""
+
 _BACKOFF_SECONDS = 1.0, 8.0  # between two requests: at first, and at most, to which it doubles
 _HEARTBEAT_SECONDS = 0.25  # waiting has its own timeout: meanwhile this process should not be killed as stuck
 
 T = TypeVar("T")
 
 PathOrUrl = Path | str
-"""A local path, or, as text, a URL that fsspec knows, such as `s3://bucket/videos/one.mp4`."""
+"""A local path, or, as text, an address as `parse_address` accepts it, such as `s3://bucket/videos/one.mp4`."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +48,14 @@ class ShardMember:
         offset: The first byte.
         size: Bytes.
         name: The name of the video before it was packed.
+        root: The local directory that the shard has to be in, with all links followed; None: any.
     """
 
     shard: PathOrUrl
     offset: int
     size: int
     name: str
+    root: Path | None = field(default=None, compare=False, repr=False)
 
 
 VideoSource = PathOrUrl | ShardMember | bytes
@@ -80,8 +86,12 @@ class StorageUnreachable(InputError):
 
 
 def parse_path(path: PathOrUrl) -> PathOrUrl:
-    """Return a URL as text, anything else as a path."""
-    return path if isinstance(path, str) and "://" in path else Path(path)
+    """Return an address as text, anything else as a path.
+
+    Raises:
+        InputError: It is an address that is not read.
+    """
+    return parse_address(path) if isinstance(path, str) and "://" in path else Path(path)
 
 
 def join_path(root: PathOrUrl, name: str) -> PathOrUrl:
@@ -107,15 +117,18 @@ def fetch_source(source: VideoSource) -> Path | bytes:
     """Return a local file's path, or the bytes of a remote file or of a shard's member.
 
     Raises:
-        BrokenVideo: The file or the shard does not exist, is too short, or is a pipe or a device.
+        BrokenVideo: The file or the shard does not exist, is too short, too large to be fetched, or no file.
+        InputError: It is an address that is not read, or a shard that leads out of its pack by a link.
         StorageUnreachable: A server does not answer for `RETRY_TIMEOUT_SECONDS`, or denies access.
     """
     if isinstance(source, str):
         return _fetch_url_range(source, source, 0, None)
-    if isinstance(source, Path):
-        _check_file_type(source)
     if not isinstance(source, ShardMember):
+        if isinstance(source, Path):
+            check_file_type(source)
         return source
+    if source.root is not None:
+        check_inside(source.shard, source.root)  # a link may have changed since the index was read
     fetch: Callable[[Any, str, int, int], bytes] = _fetch_url_range if isinstance(source.shard, str) else _read_range
     data = fetch(source.shard, source_name(source), source.offset, source.offset + source.size)
     if len(data) < source.size:
@@ -125,6 +138,22 @@ def fetch_source(source: VideoSource) -> Path | bytes:
             f"{len(data)}",
         )
     return data
+
+
+def check_file_type(path: Path) -> None:
+    """Raise a BrokenVideo for what never ends or does not exist: a FIFO, a device, a socket, a link to nothing.
+
+    Nothing is opened: a FIFO would wait for a writer, and some devices act when they are opened.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        if path.is_symlink():
+            raise BrokenVideo(path, f"is a link whose file cannot be read: {format_error(error)}") from error
+        return  # opening it says why
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        kind = "a FIFO" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
+        raise BrokenVideo(path, f"is {kind} and no file, and is not opened")
 
 
 def call_with_retries(name: str, request: Callable[[], T]) -> T:
@@ -146,8 +175,10 @@ def call_with_retries(name: str, request: Callable[[], T]) -> T:
         num_tries += 1
         try:
             return _call_with_timeout(request)
-        except (FileNotFoundError, InputError):
+        except InputError:
             raise
+        except FileNotFoundError as error:
+            raise (error.__cause__ if isinstance(error.__cause__, InputError) else error) from None
         except Exception as error:  # each library behind fsspec has its own errors
             reason, seconds = format_error(error), time.monotonic() - start
             if isinstance(error, PermissionError) or "Credentials" in type(error).__name__:
@@ -161,15 +192,8 @@ def call_with_retries(name: str, request: Callable[[], T]) -> T:
         pause = min(2 * pause, max_pause)
 
 
-def _check_file_type(path: Path) -> None:
-    """Raise a BrokenVideo for a pipe, a device or a socket, which may be read for ever."""
-    with suppress(OSError):  # whoever opens the file says what is wrong
-        mode = path.stat().st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise BrokenVideo(path, "is a pipe, a device or a socket and not a file")
-
-
 def _read_range(path: Path, name: str, start: int, end: int) -> bytes:
+    check_file_type(path)
     try:
         with path.open("rb") as file:
             # an index may state more than fits into memory
@@ -185,10 +209,16 @@ def _fetch_url_range(url: str, name: str, start: int, end: int | None) -> bytes:
     try:
         if end is None:
             end = call_with_retries(name, partial(_fetch_size, url))
+        if end - start > MAX_FETCH_BYTES:
+            raise BrokenVideo(
+                name, f"has {end - start:,} bytes, of which at most {MAX_FETCH_BYTES:,} are fetched; copy it to a disk"
+            )
         blocks = []
         for offset in range(start, end, BLOCK_BYTES):
             until = min(offset + BLOCK_BYTES, end)
             blocks.append(call_with_retries(name, partial(_fetch_block, url, offset, until)))
+            if len(blocks[-1]) > until - offset:
+                raise BrokenVideo(name, "comes from a server that sends more than was requested; copy it to a disk")
             if len(blocks[-1]) < until - offset:
                 break
         return b"".join(blocks)
@@ -199,7 +229,7 @@ def _fetch_url_range(url: str, name: str, start: int, end: int | None) -> bytes:
 def _fetch_size(url: str) -> int:
     filesystem, path = resolve_filesystem(url)
     if (size := filesystem.size(path)) is None:
-        raise BrokenVideo(url, "does not state its size; copy it to a local directory")
+        raise BrokenVideo(url, "comes from a server that does not state its size; copy it to a disk")
     return int(size)
 
 
@@ -216,13 +246,14 @@ def _fetch_block(url: str, start: int, end: int) -> bytes:
 
 
 def resolve_filesystem(url: str) -> tuple[Any, str]:
-    """Return the fsspec filesystem of a URL, made in this process, and the path in it.
+    """Return the fsspec filesystem of an address, made in this process, and the path in it.
 
     Raises:
-        InputError: fsspec does not know such URLs, or lacks a package for them.
+        InputError: Such addresses are not read, or a package for them is missing.
     """
+    options = {"get_client": open_http_session} if parse_address(url).startswith("http") else {}
     try:
-        return fsspec.url_to_fs(url)
+        return fsspec.url_to_fs(url, **options)
     except (ImportError, ValueError) as error:
         is_s3 = isinstance(error, ImportError) and url.startswith(("s3:", "s3a:"))
         extra = "; pip install 'vidstill[s3]'" if is_s3 else ""

@@ -8,6 +8,7 @@ from functools import cache
 from itertools import islice
 from pathlib import Path
 
+from vidstill.data.storage.addresses import leads_outside
 from vidstill.data.storage.fetch import (
     PathOrUrl,
     StorageUnreachable,
@@ -124,11 +125,14 @@ def _walk_url(url: str, relative_path: str) -> Iterator[tuple[str, list[str], li
         yield from _walk_url(f"{url}/{name}", f"{relative_path}/{name}" if relative_path else name)
 
 
-def build_size_lookup(root: PathOrUrl) -> Callable[[str], int | None]:
+def build_size_lookup(root: PathOrUrl, outside: list[str] | None = None) -> Callable[[str], int | None]:
     """Return a function from a path relative to the root to its size in bytes: 0 for a directory, None if it does not
     exist.
 
     Behind a URL whole directories are listed, each once, instead of one request per file.
+
+    Args:
+        outside: Receives the relative paths that lead out of a local root by a link.
     """
     list_directory = cache(_list_url)
 
@@ -137,13 +141,23 @@ def build_size_lookup(root: PathOrUrl) -> Callable[[str], int | None]:
         sizes = list_directory(directory)
         return (sizes[name] or 0) if name in sizes else None
 
+    @cache
+    def is_linked(directory: str) -> bool:
+        return leads_outside(prefix + directory, prefix)
+
     def get_local_size(path: str) -> int | None:  # called a million times at the start of a run
         if "://" in path:
             return get_url_size(path)
+        full = path if path[0] == "/" else prefix + path
         try:
-            status = os.stat(path if path[0] == "/" else prefix + path)
+            status = os.lstat(full)
+            if is_link := stat.S_ISLNK(status.st_mode):
+                status = os.stat(full)
         except OSError:
             return None
+        if outside is not None and path[0] != "/":
+            if is_linked(path.rpartition("/")[0]) or (is_link and leads_outside(full, prefix)):
+                outside.append(path)
         return 0 if stat.S_ISDIR(status.st_mode) else status.st_size
 
     if isinstance(root, Path):

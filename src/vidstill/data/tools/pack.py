@@ -14,7 +14,8 @@ from typing import Any
 
 from vidstill.data.manifest.list_formats import labels_to_dict
 from vidstill.data.manifest.manifest import Manifest
-from vidstill.data.manifest.open import INDEX_FILE, open_split_manifests
+from vidstill.data.manifest.open import open_split_manifests
+from vidstill.data.manifest.parsed import INDEX_FILE
 from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, fetch_source, format_error
 from vidstill.data.tools.transcode import TranscodeConfig, TranscodedVideo, transcode_video
 from vidstill.parallel.pool import LostTask, map_in_workers

@@ -14,7 +14,14 @@ from jaxtyping import Float
 from vidstill.data.decode.images import list_frame_images
 from vidstill.data.decode.reader import Frames, VideoReader
 from vidstill.data.manifest.table import VideoRow, VideoTable
-from vidstill.data.storage.fetch import BrokenVideo, ShardMember, VideoSource, fetch_source, format_error
+from vidstill.data.storage.fetch import (
+    BrokenVideo,
+    ShardMember,
+    VideoSource,
+    check_file_type,
+    fetch_source,
+    format_error,
+)
 from vidstill.data.tools.near_duplicates import VideoSignature
 from vidstill.parallel.process import send_heartbeat
 from vidstill.utils.text import list_first
@@ -82,6 +89,7 @@ def _hash_source(file: Path | bytes) -> tuple[str, int]:
     digest, size = hashlib.sha256(), 0
     for path in (list_frame_images(file) or []) if file.is_dir() else [file]:
         assert isinstance(path, Path)
+        check_file_type(path)
         with path.open("rb") as opened:
             while block := opened.read(_BLOCK_BYTES):
                 digest.update(block)

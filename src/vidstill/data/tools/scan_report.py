@@ -27,6 +27,8 @@ class ScanReport(VideoCounts):
     manifest_path: Path  # the list that was written
     num_videos: dict[str, int]  # of each split, or of "all"; one file may be several videos
     num_missing: int  # videos that an official list names and that do not exist
+    num_links_outside: int  # videos that lie outside the dataset behind links
+    first_link_outside: str
     num_files: int
     num_decoded: int  # files that were decoded in this scan; the others were known from an earlier one
     num_frames: int
@@ -94,6 +96,8 @@ def build_scan_report(
         manifest_path=manifest_path,
         num_videos={split: len(manifest) for split, manifest in manifests.items()},
         num_missing=sum(manifest.num_missing for manifest in manifests.values()),
+        num_links_outside=sum(manifest.num_links_outside for manifest in manifests.values()),
+        first_link_outside=next(filter(None, (each.first_link_outside for each in manifests.values())), ""),
         num_files=len(files),
         num_decoded=num_decoded,
         num_frames=sum(stats.frames),
@@ -141,6 +145,9 @@ def _format_lines(scan: ScanReport) -> Iterator[str]:
     yield from (f"  {name:17}  {value}" for name, value in rows.items() if value)
     if scan.num_missing:
         yield f"{pluralize(scan.num_missing, 'video')} of the official list: missing"
+    if scan.num_links_outside:
+        videos = pluralize(scan.num_links_outside, "video")
+        yield f"{videos} outside the dataset behind links, first {scan.first_link_outside}"
     mismatches = scan.header_mismatches.items()
     problems = {
         "broken": [f"{path} {reason}" for path, reason in scan.errors.items()],
