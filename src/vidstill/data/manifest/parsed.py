@@ -88,13 +88,14 @@ class ParsedList:
         self.line_numbers, self.splits, self.split_names = np.array(line_numbers), np.array(split_indices), list(splits)
         arrays = {name: np.array(column) for name, column in columns.items()}
         nonempty = {name: column for name, column in arrays.items() if (column != COLUMNS[name][1]).any()}
-        root, texts = parent_path(path), {"shards": list(shards), "codecs": list(codecs), "groups": list(groups)}
         try:
             self.rows = VideoTable(
-                root,
+                parent_path(path),
                 names,
                 nonempty,
-                **texts,
+                shards=list(shards),
+                codecs=list(codecs),
+                groups=list(groups),
                 errors=errors,
                 extra_labels=extra_labels,
                 is_confined=self._is_confined,
@@ -115,7 +116,7 @@ class ParsedList:
         if entry["shard"] is not None and None in (entry["offset"], entry["bytes"]):
             raise InputError(f"line {number} of {self.path} names a shard without `offset` and `bytes` in it")
         file = entry["path"] if entry["shard"] is None else entry["shard"]
-        check_listed_path(file, f"line {number} of {self.path}", is_confined=self._is_confined)
+        check_listed_path(str(file), f"line {number} of {self.path}", is_confined=self._is_confined)
         return entry
 
     def _read_labels(self, number: int, entry: ListEntry) -> list[int]:

@@ -9,7 +9,7 @@ from vidstill.utils.text import shorten
 from vidstill.utils.types import InputError
 
 SCHEMES = frozenset({"http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf"})
-"""Schemes that are read. The others that fsspec knows reach local files, run shells, or chain one address to another."""
+"""Schemes that are read. Others that fsspec knows reach local files, run commands, or chain one address to another."""
 
 _MEND = "give a local path, or an address such as https://…, s3://…, gs://…, az://… or hf://…"
 

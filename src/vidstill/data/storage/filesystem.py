@@ -125,7 +125,7 @@ def _walk_url(url: str, relative_path: str) -> Iterator[tuple[str, list[str], li
         yield from _walk_url(f"{url}/{name}", f"{relative_path}/{name}" if relative_path else name)
 
 
-def build_size_lookup(root: PathOrUrl, outside: list[str] | None = None) -> Callable[[str], int | None]:
+def build_size_lookup(root: PathOrUrl, outside: list[str]) -> Callable[[str], int | None]:
     """Return a function from a path relative to the root to its size in bytes: 0 for a directory, None if it does not
     exist.
 
@@ -155,9 +155,9 @@ def build_size_lookup(root: PathOrUrl, outside: list[str] | None = None) -> Call
                 status = os.stat(full)
         except OSError:
             return None
-        if outside is not None and path[0] != "/":
-            if is_linked(path.rpartition("/")[0]) or (is_link and leads_outside(full, prefix)):
-                outside.append(path)
+        # an absolute path is meant to be outside
+        if path[0] != "/" and (is_linked(path.rpartition("/")[0]) or (is_link and leads_outside(full, prefix))):
+            outside.append(path)
         return 0 if stat.S_ISDIR(status.st_mode) else status.st_size
 
     if isinstance(root, Path):

@@ -33,8 +33,8 @@ async def open_http_session(**options: Any) -> "aiohttp.ClientSession":
                     if size > MAX_RESPONSE_BYTES:
                         self.close()
                         raise InputError(
-                            f"{self.url} answers one request with more than {MAX_RESPONSE_BYTES:,} bytes, the most that is "
-                            "read; copy the data to a disk"
+                            f"{self.url} answers one request with more than {MAX_RESPONSE_BYTES:,} bytes, the most "
+                            "that is read; copy the data to a disk"
                         )
                 self._body = b"".join(chunks)
             return self._body
