@@ -50,9 +50,21 @@ def _has_whole_units(packet: memoryview, length_bytes: int) -> bool:
 
 
 def _read_mjpeg(packet: bytes) -> bool | None:
-    """A whole image with tables of its own: without them, an earlier picture's apply."""
-    is_whole = packet.rstrip(b"\0").endswith(b"\xff\xd9")
-    return True if is_whole and b"\xff\xdb" in packet[:1024] and b"\xff\xc4" in packet[:1024] else None
+    """A whole baseline image: one scan of all components, with tables of its own; else an earlier picture's may apply.
+
+    ITU-T T.81, annex B: segments of marker, length and content, until the scan.
+    """
+    offset, markers, num_components = 2, set(), 0
+    while packet[offset : offset + 1] == b"\xff":
+        marker, length = packet[offset + 1], int.from_bytes(packet[offset + 2 : offset + 4], "big")
+        if marker == 0xC0 and packet[offset + 9 :]:
+            num_components = packet[offset + 9]
+        markers.add(marker)
+        if marker == 0xDA:
+            is_whole = {0xC0, 0xC4, 0xDB} <= markers and packet[offset + 4 : offset + 5] == bytes([num_components])
+            return True if is_whole and packet.rstrip(b"\0").endswith(b"\xff\xd9") else None
+        offset += 2 + length
+    return None
 
 
 def _read_vp9(packet: bytes) -> bool | None:

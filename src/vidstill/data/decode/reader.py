@@ -218,7 +218,8 @@ class VideoReader:
                 start = frame.time - following
             time = following if frame.time is None or start is None else frame.time - start
             latest = time if time > latest else following
-            yield TimedFrame(latest, duration, partial(_copy_image, to_image))
+            convert = partial(_copy_image, to_image)
+            yield TimedFrame(latest, duration, convert().copy if self._stream.must_release_frames else convert)
 
     def read_pixel_aspect_ratio(self) -> float:
         """Return the width to height at which a pixel of the upright frames is shown; 1 where nothing is stated.

@@ -12,6 +12,8 @@ from vidstill.data.decode.packets import PacketBuffer, PacketTable, build_packet
 from vidstill.data.storage.fetch import BrokenVideo, format_error
 
 _DECODER_OPTIONS = {"max_pixels": str(MAX_PIXELS)}  # frames may not grow beyond it either
+# where a picture of these is damaged, it shows what its memory held, which an earlier frame may have left there
+_MEMORY_CODECS = frozenset({"ffv1", "mjpeg"})
 _STRICT_OPTIONS = {"err_detect": "explode"}  # a damaged picture is an error instead of being concealed
 
 
@@ -50,6 +52,14 @@ class VideoStream:
     def close(self) -> None:
         self._packets.close()
         self._opened.close()
+
+    @property
+    def must_release_frames(self) -> bool:
+        """Whether a frame has to be released before the one after the next is decoded, as a plain loop does.
+
+        Else damaged frames depend on how many of those before them are held.
+        """
+        return self._decoder.codec.canonical_name in _MEMORY_CODECS
 
     def read_packet_table(self, last_index: int | None = None, num_frames: int | None = None) -> PacketTable | None:
         """Build the packet table up to a frame, or whole, see `build_packet_table`."""
