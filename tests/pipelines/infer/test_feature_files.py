@@ -1,6 +1,7 @@
 """Files of features: our reader and other people's readers give back what was written."""
 
 import json
+import os
 import sys
 from dataclasses import replace
 
@@ -107,6 +108,23 @@ def test_other_files_are_read_as_none(tmp_path, format):
         assert format.read(path) is None
     write(format, path, replace(TABLE, metadata={"kind": "classifier"}))
     assert format.read(path) is None
+
+
+class Malice:
+    def __reduce__(self):
+        return os.mkdir, (os.environ["VIDSTILL_MALICE"],)
+
+
+@pytest.mark.parametrize("name", ["metadata", "names", "final"])
+def test_a_file_with_python_objects_is_read_as_none_and_nothing_runs(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("VIDSTILL_MALICE", str(tmp_path / "executed"))
+    path = write(FILE_FORMATS["npz"], tmp_path / "features.npz", TABLE)
+    arrays = dict(np.load(path))
+    objects = np.empty(len(arrays[name]) if arrays[name].ndim else (), object)
+    objects[...] = Malice()
+    np.savez(path, **{**arrays, name: objects})
+    assert FILE_FORMATS["npz"].read(path) is None
+    assert not (tmp_path / "executed").exists()
 
 
 def test_numpy_reads_npz(tmp_path):

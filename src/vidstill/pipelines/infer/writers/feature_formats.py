@@ -75,6 +75,8 @@ def _map_member(file: BinaryIO, header_offset: int) -> np.ndarray:
     file.seek(sum(struct.unpack("<HH", file.read(4))), os.SEEK_CUR)
     np.lib.format.read_magic(file)
     shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    if dtype.hasobject:  # numpy would take the file's bytes for addresses in memory
+        raise ValueError("Python objects are not read")
     return np.memmap(file, dtype, "r", file.tell(), shape)
 
 
