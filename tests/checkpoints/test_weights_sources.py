@@ -1,7 +1,9 @@
 """Sources of checkpoints: URLs, models of the Hub, directories of several files; a failed fetch leaves nothing."""
 
 import errno
+import gzip
 import hashlib
+import importlib
 import io
 import json
 import os
@@ -11,10 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import constants
+from huggingface_hub import constants, set_client_factory
+from huggingface_hub.utils import get_session
+from huggingface_hub.utils._http import default_client_factory
 from safetensors.torch import save
 from web_server import COMMIT, Site, served
 
+from vidstill.checkpoints import fetch_url
 from vidstill.checkpoints.io import Checkpoint, list_checkpoint_files, read_checkpoint
 from vidstill.pipelines.probe.feature_cache import hash_checkpoint
 from vidstill.utils.types import InputError
@@ -137,6 +142,58 @@ def test_what_cannot_be_fetched_or_holds_no_weights_stays_out_of_the_cache(tmp_p
     error = read_error(f"{site.address}/a.pth")
     assert message in error
     assert f"{site.address}/a.pth" in error
+    assert not cached(tmp_path)
+
+
+GROWING = gzip.compress(bytes(10**6))
+
+
+@pytest.mark.parametrize(
+    ("content", "headers"),
+    [
+        (bytes(10**6), {"Content-Length": None}),  # states no size, and never ends as far as we know
+        (GROWING, {"Content-Encoding": "gzip"}),  # states 1 kB and becomes 1 MB
+        (bytes(10**6), {}),
+    ],
+)
+def test_a_download_ends_at_a_stated_number_of_bytes_whatever_the_server_states(
+    tmp_path, site, monkeypatch, content, headers
+):
+    monkeypatch.setattr(fetch_url, "MAX_DOWNLOAD_BYTES", 200_000)
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
+    site.files["/a.pth"], site.headers = content, headers
+    written, write = [], fetch_url._LimitedWriter.write
+    monkeypatch.setattr(fetch_url._LimitedWriter, "write", lambda *args: written.append(write(*args)) or written[-1])
+    assert "a.pth sends more than 200,000 bytes, the most that is fetched" in read_error(f"{site.address}/a.pth")
+    assert sum(written) <= 200_000
+    assert not cached(tmp_path)
+
+
+def test_bytes_beyond_the_stated_length_are_not_read(tmp_path, site):
+    site.files["/a.pth"], site.headers = save_pth() + bytes(10**6), {"Content-Length": str(len(save_pth()))}
+    assert_read(read_checkpoint(f"{site.address}/a.pth"))
+    assert cached(tmp_path)[0].stat().st_size == len(save_pth())
+
+
+@pytest.mark.parametrize("source", ["https://hub.test/a.pth", "hf://org/name"])
+def test_no_redirect_of_a_download_leads_from_https_to_http(tmp_path, site, monkeypatch, source):
+    httpx = importlib.import_module(type(get_session()).__module__.partition(".")[0])
+    urls = []
+
+    def answer(request):
+        urls.append(str(request.url))
+        location = "http://hub.test/a.pth" if urls[-1].endswith("/b.pth") else "https://hub.test/b.pth"
+        return httpx.Response(302, headers={"Location": location})
+
+    monkeypatch.setenv("HF_ENDPOINT", "https://hub.test")
+    set_client_factory(lambda: httpx.Client(transport=httpx.MockTransport(answer), follow_redirects=True))
+    try:
+        message = read_error(source)
+    finally:
+        set_client_factory(default_client_factory)
+    assert "https://hub.test/b.pth redirects to http://hub.test/a.pth, which is not encrypted" in message
+    assert urls
+    assert all(url.startswith("https://") for url in urls)
     assert not cached(tmp_path)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urldefrag, urlsplit
 
+from vidstill.checkpoints.fetch_url import build_fetch_error, download_url, refuse_redirects_out_of_tls
 from vidstill.utils.checksums import hash_file
 from vidstill.utils.files import PARTIAL_SUFFIX
 from vidstill.utils.types import InputError
@@ -22,7 +23,6 @@ INDEX_SUFFIX = ".index.json"
 _HUB_SIDE_FILES = (HF_CONFIG_FILE, HF_PROCESSOR_FILE, "README.md")  # the model card states the licence
 _WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")  # or an index of several files, with this name in front
 _MAX_JSON_BYTES = 2**26
-_HTML_STARTS = (b"<!doctype html", b"<html")
 
 
 def fetch_checkpoint(source: str | Path, check_file: Callable[[Path, str], object]) -> Path:
@@ -126,7 +126,7 @@ def _fetch_url(url: str, check_file: Callable[[Path, str], object]) -> Path:
                 return path
             partial_path = path.with_name(path.name + PARTIAL_SUFFIX)
             try:
-                _download(plain, partial_path)
+                download_url(plain, partial_path)
                 _check_digest(partial_path, url, "; it was deleted")
                 check_file(partial_path, plain)
                 os.replace(partial_path, path)
@@ -138,24 +138,6 @@ def _fetch_url(url: str, check_file: Callable[[Path, str], object]) -> Path:
             "another directory"
         ) from None
     return path
-
-
-def _download(url: str, path: Path) -> None:
-    """Download a file; a connection that breaks is resumed a few times."""
-    from huggingface_hub.file_download import http_get
-
-    try:
-        with path.open("wb") as file:
-            http_get(url, file, displayed_filename=path.name.removesuffix(PARTIAL_SUFFIX))
-    except Exception as error:  # also those of the library that it downloads with
-        if isinstance(error, OSError) and error.errno:
-            raise  # the disk is full
-        raise _build_fetch_error(url, error) from None
-    with path.open("rb") as file:
-        if file.read(512).lstrip().lower().startswith(_HTML_STARTS):
-            raise InputError(
-                f"{url} gives a web page and no file; open it in a browser, download the file, and give its path"
-            )
 
 
 def _check_url(url: str) -> None:
@@ -202,6 +184,7 @@ def _fetch_from_hub(url: str) -> Path:
         raise InputError(f"{url!r} is no model of the Hub; write hf://org/name, hf://org/name@revision/file")
     repo, revision = match[1], match[2]
     endpoint, is_online = os.environ.get("HF_ENDPOINT"), True
+    refuse_redirects_out_of_tls()
     try:
         try:
             info = HfApi(endpoint=endpoint).model_info(repo, revision=revision, timeout=30)
@@ -229,41 +212,5 @@ def _fetch_from_hub(url: str) -> Path:
     except InputError:
         raise
     except Exception as error:  # the Hub's, and those of the library that it downloads with
-        raise _build_fetch_error(url, error, repo, revision) from None
+        raise build_fetch_error(url, error, repo, revision) from None
     return path
-
-
-def _build_fetch_error(url: str, error: Exception, repo: str = "", revision: str | None = None) -> InputError:
-    """Return the message for an exception of huggingface_hub, or of the library that it downloads with.
-
-    Args:
-        url: What was to be fetched.
-        error: The exception.
-        repo: The model of the Hub; "": none.
-        revision: Of the model.
-    """
-    from huggingface_hub import errors
-
-    hub_messages: dict[type[Exception], str] = {
-        errors.GatedRepoError: f"{url} is only for those who accepted its terms; accept them at huggingface.co/{repo}, "
-        "then run hf auth login",
-        errors.RevisionNotFoundError: f"{url} is not there: {repo} has no revision {revision}; see its page",
-        errors.RepositoryNotFoundError: f"the Hugging Face Hub has no model {repo}, or does not show it to you; check "
-        "the name, or run hf auth login if it is yours",
-        errors.HFValidationError: f"{repo!r} is no name of a model of the Hub; write hf://org/name",
-    }
-    if isinstance(error, errors.OfflineModeIsEnabled):
-        return InputError(f"{url} was not fetched before, and HF_HUB_OFFLINE is set; unset it, or give a local file")
-    if repo and (message := next((text for kind, text in hub_messages.items() if isinstance(error, kind)), None)):
-        return InputError(message)
-    match getattr(getattr(error, "response", None), "status_code", None):
-        case None:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            mend = f"cannot be fetched ({reason}); connect to the network and try again, or give a local file"
-        case (401 | 403) as status:
-            mend = f"is not public ({status}); download it as its owner says, and give the file's path"
-        case (404 | 410) as status:
-            mend = f"is not there ({status}); see where its authors have it now"
-        case status:
-            mend = f"answers with an error ({status}); try again later, or give a local file"
-    return InputError(f"{url} {mend}")
