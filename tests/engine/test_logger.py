@@ -1,5 +1,6 @@
 """log.jsonl, TensorBoard's curves, and what a person sees of a run."""
 
+import hashlib
 import io
 import json
 import re
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from vidstill.engine.logger import StepRecord, TrainingLogger, truncate_log
+from vidstill.engine.logger import StepRecord, TrainingLogger, restore_log
 
 
 def build_record(step: int, **changes) -> StepRecord:
@@ -26,11 +27,12 @@ def read_lines(folder) -> list:
 
 
 def build_logger(
-    folder, start_step=0, is_main=True, is_terminal=False, width=200, plan=None, title="toy"
+    folder, start_step=0, is_main=True, is_terminal=False, width=200, plan=None, title="toy", position=None
 ) -> tuple[TrainingLogger, io.StringIO]:
     console = Console(file=io.StringIO(), force_terminal=is_terminal, width=width)
     plan = plan or toy_plan()
-    logger = TrainingLogger(folder, plan, start_step=start_step, is_main=is_main, title=title, console=console)
+    settings = {"start_step": start_step, "position": position, "is_main": is_main, "title": title}
+    logger = TrainingLogger(folder, plan, **settings, console=console)
     return logger, console.file
 
 
@@ -63,13 +65,54 @@ def test_step_is_one_line_of_strict_json(tmp_path):
     assert {"step", "epoch", "lr", "grad_norm", "data_seconds", "step_seconds", "clips_per_second"} <= first.keys()
 
 
-@given(st.integers(0, 9), st.integers(0, 9), st.sampled_from(["", '{"step": 9, "los', "\x00\x00"]))
-@pytest.mark.survival("torn file: log.jsonl", "1→1", "same bits")
+TORN = ["", '{"step": 9, "los', "\x00\x00", "{}\n", "7\n", "[" * 9999 + "\n", '{"step": "x"}\n', "\udcff\n", "\u2028\n"]
+
+
+@given(st.integers(0, 9), st.integers(0, 9), st.sampled_from(TORN))
 def test_log_is_truncated_to_the_step_that_the_run_resumes_from(tmp_path_factory, written, start_step, torn):
+    """An older version's state does not say how long the log was."""
     path = tmp_path_factory.mktemp("log") / "log.jsonl"
-    path.write_text("".join(f'{{"step": {n}}}\n' for n in range(1, written + 1)) + torn)
-    truncate_log(path, start_step)
+    lines = [f'{{"step": {n}}}\n' for n in range(1, written + 1)]
+    path.write_bytes(
+        "".join([*lines[:3], torn if torn.endswith("\n") else "", *lines[3:], torn]).encode(errors="surrogateescape")
+    )
+    assert restore_log(path, start_step, None) == ""
     assert [line["step"] for line in read_lines(path.parent)] == list(range(1, min(written, start_step) + 1))
+
+
+def test_log_is_truncated_to_the_bytes_that_the_state_states(tmp_path):
+    with build_logger(tmp_path)[0] as logger:
+        logger.log_step(build_record(5))
+        position, content = logger.position, (tmp_path / "log.jsonl").read_bytes()
+        logger.log_validation(5, {"top1": 0.5})  # of the same step, and logged again
+    assert position == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    with build_logger(tmp_path, 5, position=position)[0] as logger:
+        assert (tmp_path / "log.jsonl").read_bytes() == content
+        assert logger.position == position
+
+
+@pytest.mark.survival("flipped bit in log.jsonl", "1→1", "same bits")
+@pytest.mark.parametrize("fault", ["flipped", "torn", "empty", "deleted"])
+def test_damaged_log_is_said_and_copied_and_what_can_be_read_remains(tmp_path, fault):
+    with build_logger(tmp_path)[0] as logger:
+        for step in range(1, 5):
+            logger.log_step(build_record(step))
+        position = logger.position
+        logger.log_step(build_record(5))
+    path = tmp_path / "log.jsonl"
+    content = bytearray(path.read_bytes())
+    if fault == "flipped":
+        content[1] ^= 128
+    else:
+        del content[{"torn": position["bytes"] - 9}.get(fault, 0) :]
+    path.write_bytes(content) if fault != "deleted" else path.unlink()
+    logger, output = build_logger(tmp_path, 4, position=position)
+    with logger:
+        pass
+    assert "log.jsonl is not what was logged up to step 4" in output.getvalue()
+    assert [line["step"] for line in read_lines(tmp_path)] == {"flipped": [2, 3, 4], "torn": [1, 2, 3]}.get(fault, [])
+    if fault != "deleted":
+        assert (tmp_path / "log.damaged.jsonl").read_bytes() == content
 
 
 def test_resumed_run_logs_no_step_twice(tmp_path):

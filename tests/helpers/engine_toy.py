@@ -17,7 +17,8 @@ from vidstill.engine.distributed import Runtime
 from vidstill.engine.interruption import RunStopped
 from vidstill.engine.lr_schedule import CosineConfig, TrainingPlan, plan_training
 from vidstill.engine.optimizer import AdamWConfig
-from vidstill.engine.trainer import BatchFactory, Trainer
+from vidstill.engine.protocols import BatchFactory
+from vidstill.engine.trainer import Trainer
 from vidstill.engine.validation import Validation
 from vidstill.utils.signals import raise_signals
 from vidstill.utils.types import Output

@@ -1,7 +1,9 @@
 """A run's log: one JSON line per step, TensorBoard, and a progress bar or, without a terminal, a line now and then."""
 
+import hashlib
 import json
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -13,9 +15,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from vidstill.engine.checkpoint import LOG_FILE
 from vidstill.engine.lr_schedule import TrainingPlan
 from vidstill.utils.files import write_bytes
 
+_DAMAGED_LOG_FILE = "log.damaged.jsonl"
 _PRINT_INTERVAL = 10.0  # seconds between two lines without a terminal
 _SMOOTHING = 0.05  # weight of the newest step in the displayed averages
 _MIN_BAR_WIDTH = 10  # cells of a terminal
@@ -46,6 +50,7 @@ class TrainingLogger:
         run_dir: log.jsonl and TensorBoard's files are written here.
         plan: Steps and clips.
         start_step: Completed steps when the run resumes.
+        position: What `position` was then; None: an older version did not record it.
         is_main: Whether this is the main process; others log nothing.
         title: Stands before each message.
         noun: What the clips are called, such as "image".
@@ -58,6 +63,7 @@ class TrainingLogger:
         plan: TrainingPlan,
         *,
         start_step: int,
+        position: Mapping[str, Any] | None = None,
         is_main: bool,
         title: str,
         noun: str = "clip",
@@ -71,8 +77,11 @@ class TrainingLogger:
         if not is_main:
             return
         run_dir.mkdir(parents=True, exist_ok=True)
-        truncate_log(run_dir / "log.jsonl", start_step)
-        self.log_file = (run_dir / "log.jsonl").open("a", buffering=1, encoding="utf-8")
+        path = run_dir / LOG_FILE
+        warning = restore_log(path, start_step, position)
+        content = path.read_bytes() if path.exists() else b""
+        self.log_size, self.log_digest = len(content), hashlib.sha256(content)
+        self.log_file = path.open("ab")
         from torch.utils.tensorboard import SummaryWriter  # it imports tensorboard, which takes a second
 
         self.summary_writer = SummaryWriter(str(run_dir), purge_step=start_step + 1 if start_step else None)
@@ -89,6 +98,8 @@ class TrainingLogger:
             title, total=plan.total_steps, completed=start_step, texts=texts
         )
         self.last_print_time = time.monotonic() - _PRINT_INTERVAL  # the first step is printed at once
+        if warning:
+            self.print_message(warning)
 
     def __enter__(self) -> "TrainingLogger":
         if self.is_main:
@@ -102,6 +113,11 @@ class TrainingLogger:
         for file in (self.summary_writer, self.log_file):
             with suppress(OSError):  # the disk is full, which is reported elsewhere
                 file.close()
+
+    @property
+    def position(self) -> dict[str, Any]:
+        """The length of the log and its checksum: part of a run's state."""
+        return {"bytes": self.log_size, "sha256": self.log_digest.hexdigest()}
 
     def print_message(self, message: str) -> None:
         """Print a message above the progress bar."""
@@ -151,7 +167,11 @@ class TrainingLogger:
         self.print_message(f"epoch {step // self.plan.steps_per_epoch}: validation {texts}{best_text}")
 
     def _write_line(self, record: dict[str, Any]) -> None:
-        self.log_file.write(json.dumps(_to_json_value(record), allow_nan=False) + "\n")
+        line = json.dumps(_to_json_value(record), allow_nan=False).encode() + b"\n"
+        self.log_file.write(line)
+        self.log_file.flush()
+        self.log_digest.update(line)
+        self.log_size += len(line)
 
     def _update_progress(self, record: StepRecord) -> None:
         is_first = record.step <= self.start_step + 2  # in the very first step kernels are chosen: it is dropped
@@ -192,17 +212,41 @@ def shorten_metric(metric: str) -> str:
     return {"mean_average_precision": "mAP"}.get(metric, metric)
 
 
-def truncate_log(path: Path, step: int) -> None:
-    """Drop every line of a later step, and an incomplete last line."""
+def restore_log(path: Path, step: int, position: Mapping[str, Any] | None) -> str:
+    """Drop what a log holds beside the lines up to a step.
+
+    Args:
+        path: log.jsonl.
+        step: Completed steps of the state that the run resumes from.
+        position: The length of the log and its checksum at this step; None: an older version did not record them.
+
+    Returns:
+        A sentence, if the lines up to this step are not those that were logged; the file is copied then.
+    """
+    content = path.read_bytes() if path.exists() else b""
+    if position is not None:
+        log = content[: position["bytes"]]
+        if len(log) == position["bytes"] and hashlib.sha256(log).hexdigest() == position["sha256"]:
+            if len(content) > len(log):
+                os.truncate(path, len(log))
+            return ""
     if path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines()
-        write_bytes(path, "".join(f"{line}\n" for line in lines if _is_up_to_step(line, step)).encode())
+        lines = [line for line in content.split(b"\n") if _is_up_to_step(line, step)]
+        if position is not None:
+            write_bytes(path.with_name(_DAMAGED_LOG_FILE), content)
+        write_bytes(path, b"".join(line + b"\n" for line in lines))
+    if position is None:
+        return ""
+    where = (
+        f"; its lines that can be read remain, and the file is copied to {_DAMAGED_LOG_FILE}" if path.exists() else ""
+    )
+    return f"{path} is not what was logged up to step {step} (another length or checksum){where}"
 
 
-def _is_up_to_step(line: str, step: int) -> bool:
+def _is_up_to_step(line: bytes, step: int) -> bool:
     try:
         return bool(json.loads(line)["step"] <= step)
-    except json.JSONDecodeError:
+    except (ValueError, TypeError, LookupError, RecursionError):  # not a step's line
         return False
 
 

@@ -1,15 +1,89 @@
-"""Whether a saved state is one of this run, and how its parts are restored."""
+"""How a saved state reaches every rank, whether it is one of this run, and how its parts are restored."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from vidstill.engine.distributed import Runtime
+from vidstill.utils.text import format_one_line
 from vidstill.utils.types import InputError
 
+T = TypeVar("T")
+
 _BATCHES = ("steps_per_epoch", "videos_per_step", "clips_per_step")  # what a number of steps says about the data
+
+
+@dataclass(frozen=True)
+class _TensorInfo:
+    """Stands for a tensor in what is sent as an object."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+def read_on_main(read: Callable[[], T], runtime: Runtime) -> T:
+    """Read nested containers with tensors on rank 0; return them on every rank, on the CPU: only rank 0 needs the file.
+
+    Raises:
+        InputError: `read` raised it; it is raised on every rank.
+    """
+    if runtime.world_size == 1:
+        return read()
+    tensors: list[Tensor] = []
+
+    def read_structure() -> Any:
+        return _replace_tensors(read(), tensors)
+
+    structure = runtime.run_on_main(read_structure)
+    sent = iter(tensors)
+
+    def receive(info: _TensorInfo) -> Tensor:
+        tensor = next(sent) if runtime.is_main else torch.empty(info.shape, dtype=info.dtype)
+        flat = tensor.contiguous().reshape(-1).view(torch.uint8).to(runtime.device)
+        torch.distributed.broadcast(flat, src=0)
+        return flat.cpu().view(info.dtype).reshape(info.shape)
+
+    result: T = map_leaves(structure, _TensorInfo, receive)
+    return result
+
+
+def _replace_tensors(value: Any, tensors: list[Tensor]) -> Any:
+    def replace(tensor: Tensor) -> _TensorInfo:
+        tensors.append(tensor)
+        return _TensorInfo(tuple(tensor.shape), tensor.dtype)
+
+    return map_leaves(value, Tensor, replace)
+
+
+def map_leaves(value: Any, kind: type, function: Callable[[Any], Any]) -> Any:
+    """Copy nested containers; what is of this kind is replaced, in the order of the containers."""
+    if isinstance(value, kind):
+        return function(value)
+    if isinstance(value, Mapping):
+        return {name: map_leaves(item, kind, function) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map_leaves(item, kind, function) for item in value)
+    return value
+
+
+@contextmanager
+def convert_content_errors(state_dir: Path) -> Iterator[None]:
+    """Raise what a state of wrong keys, types or shapes causes as an InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = f"{type(error).__name__}: {format_one_line(str(error), 200)}"
+        raise InputError(
+            f"{state_dir} holds a state that does not fit this run ({reason}); take another --out, or delete this "
+            "directory to start again"
+        ) from error
 
 
 def check_state(

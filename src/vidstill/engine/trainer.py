@@ -1,35 +1,29 @@
 """One training loop for every task: steps, epochs, checkpoints, validation, interruption."""
 
 import math
+import sys
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vidstill.engine.checkpoint import STATE_DIR, load_state, save_state
+from vidstill.engine.checkpoint import STATE_DIR, load_state
 from vidstill.engine.distributed import Runtime
+from vidstill.engine.health import LossHistory, are_finite
 from vidstill.engine.interruption import RunStopped, SignalHandler
 from vidstill.engine.logger import StepRecord, TrainingLogger
 from vidstill.engine.lr_schedule import TrainingPlan
 from vidstill.engine.optimizer import OptimConfig
-from vidstill.engine.state import check_state, load_optimizer, load_scaler
+from vidstill.engine.protocols import BatchFactory, ProgressAwareTask
+from vidstill.engine.state import check_state, convert_content_errors, load_optimizer, load_scaler, read_on_main
+from vidstill.engine.state_saver import StateSaver
+from vidstill.engine.state_writer import StateWriter
 from vidstill.engine.validation import Validation, ValidationHistory
 
-BatchFactory = Callable[[int], Iterator[tuple[Any, ...]]]
-"""From the first step (counted from 0): this process's micro-batches, `accumulation_steps` for each step."""
-
 _PROGRESS = ("completed_steps", "skipped_steps", "consecutive_nonfinite")  # saved, as attributes of the trainer
-
-
-@runtime_checkable
-class ProgressAwareTask(Protocol):
-    """A task that depends on the progress of the run."""
-
-    def begin_step(self, progress: float) -> None:
-        """Called before each step, in every process, with the completed share of all steps: 0 to below 1."""
 
 
 class Trainer:
@@ -51,6 +45,7 @@ class Trainer:
             with these.
         max_nonfinite_steps: Consecutive steps without a finite loss and gradient that end the run.
         validation: Scored after each epoch, in every process; may end the run before the plan does.
+        advice: What a user can do about a loss that explodes.
         title: Stands before each message.
         noun: What the clips are called, such as "image".
     """
@@ -72,21 +67,23 @@ class Trainer:
         fork_step: int | None = None,
         max_nonfinite_steps: int = 20,
         validation: Validation | None = None,
+        advice: str = "lower the learning rate or train in fp32",
         title: str = "train",
         noun: str = "clip",
     ):
         self.task, self.make_batches, self.plan, self.optim, self.runtime = task, make_batches, plan, optim, runtime
         self.run_dir, self.state_dir, self.seed = run_dir, run_dir / STATE_DIR, seed
         self.title, self.noun = title, noun
-        self.save_seconds, self.save_steps, self.max_nonfinite_steps = save_seconds, save_steps, max_nonfinite_steps
-        self.keep_states, self.keep_every, self.fork_step = keep_states, keep_every, fork_step
-        self.validation = validation
+        self.max_nonfinite_steps, self.fork_step, self.validation = max_nonfinite_steps, fork_step, validation
         runtime.set_precision(runtime.precision)  # with a loss scale of this run's own
         self.model = runtime.prepare(task)
         self.model.train()
         self.optimizer = optim.build(task)
         self.start_step = 0  # steps that were completed before this process started
-        self.saved_step, self.saved_time = 0, time.monotonic()
+        writer = StateWriter(self.state_dir, keep=keep_states, keep_every=keep_every) if runtime.is_main else None
+        self.saver = StateSaver(
+            writer, save_seconds=save_seconds, save_steps=save_steps, keep_every=keep_every, advice=advice
+        )
         self.completed_steps = self.consecutive_nonfinite = 0
         self.skipped_steps = 0  # of the whole run, whose loss or gradient was not finite
         self.is_waiting_for_data = False  # then the state is consistent
@@ -102,10 +99,17 @@ class Trainer:
             InputError: `run_dir` holds the state of another run.
         """
         plan, runtime = self.plan, self.runtime
-        self.restore()
+        position = self.restore()
         batches = self.make_batches(self.start_step) if self.start_step < plan.total_steps else iter(())
-        start, is_main, title, noun = self.start_step, runtime.is_main, self.title, self.noun
-        logger = TrainingLogger(self.run_dir, plan, start_step=start, is_main=is_main, title=title, noun=noun)
+        logger = TrainingLogger(
+            self.run_dir,
+            plan,
+            start_step=self.start_step,
+            position=position,
+            is_main=runtime.is_main,
+            title=self.title,
+            noun=self.noun,
+        )
         with self.signals, logger:
             if self.start_step:
                 logger.print_message(f"resuming after step {self.start_step} of {plan.total_steps}")
@@ -115,33 +119,39 @@ class Trainer:
                         scores, stop = self.validate()
                         if not stop:
                             metric, best = self.validation.metric, self.validation_history.best
-                            self._write(logger.log_validation, self.completed_steps, scores, metric, best)
+                            self.saver.write(logger.log_validation, self.completed_steps, scores, metric, best)
                     else:
                         record, stop = self.train_step(batches)
-                        self._write(logger.log_step, record)
+                        self.saver.write(logger.log_step, record)
                         if self.consecutive_nonfinite >= self.max_nonfinite_steps:
+                            self.saver.write(self.saver.wait)
                             raise RunStopped(
                                 f"loss or gradient were not finite in {self.max_nonfinite_steps} consecutive steps, up "
-                                f"to step {record.step} (loss {record.loss}); lower the learning rate or train in "
-                                f"fp32; the state of step {self.saved_step} remains"
+                                f"to step {record.step} (loss {record.loss}); {self.saver.advice}; {self.saver.remains}"
                             )
                         if self.needs_validation and not stop:
                             continue  # the state is saved after the epoch's validation
-                    if self._must_save() or stop or self.is_finished:
-                        self._write(self.save)
+                    self.saver.write(self.saver.check)
+                    if (is_last := stop or self.is_finished) or self.saver.is_due(self.completed_steps):
+                        self.saver.write(self.save, logger, is_last)
                     if stop and not self.is_finished:
                         raise self.signals.build_interruption(self.completed_steps)
             except Exception as error:
                 if not self.is_waiting_for_data:
                     raise
-                self._write(self.save)  # the data failed; the state is consistent
+                self.saver.write(self.save, logger, True)  # the data failed; the state is consistent
                 if self.signals.signal_number is None:
                     raise
                 raise self.signals.build_interruption(self.completed_steps) from error  # a worker died of it too
             finally:
+                self.saver.close()
                 if isinstance(batches, Generator):
                     batches.close()
                 runtime.release_models()
+            if not are_finite(self.task.parameters()):
+                raise RunStopped(
+                    f"a weight is not finite after the last step; {self.saver.advice}; {self.saver.remains}"
+                )
             if self.validation:
                 history = self.validation_history
                 logger.print_message(history.summarize(self.validation.metric))
@@ -204,10 +214,12 @@ class Trainer:
         self.skipped_steps += not is_finite
         scaler = self.runtime.scaler
         # fp16 finds its loss scale by overflows, which count as failures only if no scale is left to try
+        is_failure = not (is_finite or (scaler.is_enabled() and math.isfinite(loss) and scaler.get_scale() >= 1))
         if is_finite:
             self.consecutive_nonfinite = 0
-        elif not (scaler.is_enabled() and math.isfinite(loss) and scaler.get_scale() >= 1):
+        elif is_failure:
             self.consecutive_nonfinite += 1
+        self.saver.judge_step(self.completed_steps, loss, is_accepted=is_finite, is_failure=is_failure)
 
     @property
     def is_finished(self) -> bool:
@@ -239,56 +251,51 @@ class Trainer:
             self.validation_history.update(score, self.task if self.validation.keep_best else None)
         return scores, stop
 
-    def _must_save(self) -> bool:
-        is_overdue = time.monotonic() - self.saved_time >= self.save_seconds
-        is_kept = self.keep_every is not None and self.completed_steps % self.keep_every == 0
-        return is_overdue or is_kept or (self.save_steps or math.inf) <= self.completed_steps - self.saved_step
-
-    def _write(self, write: Callable[..., None], *args: Any) -> None:
-        """Call a function that writes to the run directory; a full disk ends the run."""
-        try:
-            write(*args)
-        except OSError as error:
-            raise RunStopped(
-                f"{error}; the state of step {self.saved_step} remains: free disk space and run the same command again"
-            ) from error
-
     @property
     def _identity(self) -> dict[str, Any]:
         return {**self.plan.get_identity(), "seed": self.seed}
 
-    def save(self) -> None:
-        """Save the state, on the main process."""
-        if self.runtime.is_main:
-            state = {
-                "run": self._identity,
-                "precision": self.runtime.precision,
-                "progress": {name: getattr(self, name) for name in _PROGRESS},
-                "task": self.task.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "scaler": self.runtime.scaler.state_dict(),
-                "validation": vars(self.validation_history),
-            }
-            keep, keep_every = self.keep_states, self.keep_every
-            save_state(self.state_dir, self.completed_steps, state, keep=keep, keep_every=keep_every)
-        self.saved_step, self.saved_time = self.completed_steps, time.monotonic()
+    def save(self, logger: TrainingLogger, is_last: bool) -> None:
+        """Begin to save the state, or wait until the last one is on the disk."""
+        epochs = len(self.validation_history.scores)
+        self.saver.save(self.completed_steps, epochs, self.task, self._gather_state, logger, is_last=is_last)
 
-    def restore(self) -> None:
-        """Load the newest state, if there is one.
+    def _gather_state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the entries of the state whose tensors training changes in place, and the others."""
+        changing = {"task": self.task.state_dict(), "optimizer": self.optimizer.state_dict()}
+        constants = {
+            "run": self._identity,
+            "precision": self.runtime.precision,
+            "progress": {name: getattr(self, name) for name in _PROGRESS},
+            "scaler": self.runtime.scaler.state_dict(),
+            "validation": vars(self.validation_history),
+        }
+        return changing, constants
+
+    def restore(self) -> dict[str, Any] | None:
+        """Load the newest state, if there is one; return where the log was then, if the state says so.
 
         Raises:
-            InputError: It belongs to another run.
+            InputError: It belongs to another run, or its content is no state's.
         """
-        if (state := load_state(self.state_dir)) is None:
-            return
-        names, fork_step = set(self.task.state_dict()), self.fork_step
-        check_state(self.state_dir, state, identity=self._identity, names=names, fork_step=fork_step)
-        is_fork = state["progress"]["completed_steps"] == fork_step
-        load_scaler(self.state_dir, state, self.runtime, is_fork=is_fork)
-        # not strict: a task may keep a frozen teacher out of its state_dict, and the names were compared above
-        self.task.load_state_dict(state["task"], strict=False)
-        load_optimizer(self.state_dir, self.optimizer, state["optimizer"])
-        self.validation_history = ValidationHistory(**state["validation"])
-        for name in _PROGRESS:
-            setattr(self, name, state["progress"][name])
-        self.start_step = self.saved_step = self.completed_steps
+        state = read_on_main(lambda: load_state(self.state_dir, warn=self._warn), self.runtime)
+        if state is None:
+            return None
+        with convert_content_errors(self.state_dir):
+            names, fork_step = set(self.task.state_dict()), self.fork_step
+            check_state(self.state_dir, state, identity=self._identity, names=names, fork_step=fork_step)
+            is_fork = state["progress"]["completed_steps"] == fork_step
+            load_scaler(self.state_dir, state, self.runtime, is_fork=is_fork)
+            # not strict: a task may keep a frozen teacher out of its state_dict, and the names were compared above
+            self.task.load_state_dict(state["task"], strict=False)
+            load_optimizer(self.state_dir, self.optimizer, state["optimizer"])
+            self.validation_history = ValidationHistory(**state["validation"])
+            for name in _PROGRESS:
+                setattr(self, name, state["progress"][name])
+            self.start_step = self.completed_steps
+            losses = state.get("losses", {}) if not is_fork else {}  # an older version did not save them
+            self.saver.begin(self.start_step, len(self.validation_history.scores), LossHistory(**losses))
+        return state.get("log")
+
+    def _warn(self, message: str) -> None:
+        print(f"{self.title}: {message}", file=sys.stderr)
