@@ -52,6 +52,24 @@ def repeat_edit(data: bytes, count: int, milliseconds: int) -> bytes:
     return rebuild_atom(data, (*_TRACK, b"edts", b"elst"), content)
 
 
+def state_samples(data: bytes, count: int) -> bytes:
+    """Return an MP4 that states so many frames of one byte."""
+    path = (*_TRACK, b"mdia", b"minf", b"stbl")
+    data = rebuild_atom(data, (*path, b"stsz"), struct.pack(">III", 0, 1, count))
+    data = rebuild_atom(data, (*path, b"stsc"), struct.pack(">IIIII", 0, 1, 1, count, 1))
+    return rebuild_atom(data, (*path, b"stts"), struct.pack(">IIII", 0, 1, count, 512))
+
+
+def compress_header(data: bytes) -> bytes:
+    """Return a MOV whose header is compressed, as QuickTime wrote them."""
+    at = data.index(b"moov") - 4
+    size = int.from_bytes(data[at : at + 4], "big")
+    header = data[at : at + size]
+    parts = (b"dcom", b"zlib"), (b"cmvd", struct.pack(">I", size) + zlib.compress(header))
+    content = b"".join(struct.pack(">I4s", len(each) + 8, kind) + each for kind, each in parts)
+    return rebuild_atom(data, (b"moov",), struct.pack(">I4s", len(content) + 8, b"cmov") + content)
+
+
 def state_size(width: int, height: int) -> bytes:
     """Return a progressive JPEG of 16 by 16 pixels that states another size: its decoder takes memory for all of it."""
     file = io.BytesIO()

@@ -105,7 +105,7 @@ def test_frames_of_damaged_images_are_those_of_a_full_decode_however_they_are_re
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", KINDS)
 def test_frames_of_many_damaged_images_are_those_of_a_full_decode(sources, kind):
-    check(sources[kind], kind, 300)
+    check(sources[kind], kind, 100)
 
 
 def test_a_motion_jpeg_whose_scan_has_lost_its_marker_is_not_decoded_by_itself(sources):

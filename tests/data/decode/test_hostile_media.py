@@ -6,14 +6,24 @@ import shutil
 import av
 import numpy as np
 import pytest
-from hostile_media import SESSION, add_compressed_text, list_in_ffconcat, list_in_hls, refer_to, state_size
+from hostile_media import (
+    SESSION,
+    add_compressed_text,
+    compress_header,
+    list_in_ffconcat,
+    list_in_hls,
+    refer_to,
+    repeat_edit,
+    state_samples,
+    state_size,
+)
 from PIL import Image
 from system_calls import call_without
 from tiny_videos import number_of, write_video
 
 from vidstill.bench.reading import read_with_pyav
 from vidstill.data.decode.container import CONTAINERS
-from vidstill.data.decode.reader import count_frames, read_frames
+from vidstill.data.decode.reader import count_frames, iter_frames, read_frames
 from vidstill.data.storage.fetch import BrokenVideo
 
 
@@ -141,6 +151,33 @@ def test_an_image_that_states_more_pixels_than_a_video_may_have_is_not_decoded(t
             read_frames(source, [0])
     assert len(bomb) < 1000
     assert call_without((), lambda: measure_growth(bomb)) < 2**24
+
+
+def test_an_edit_list_has_a_limit_of_entries(tmp_path):
+    data = write_video(tmp_path / "video.mp4").read_bytes()
+    for many in (repeat_edit(data, 1_001, 800), compress_header(repeat_edit(data, 1_001, 800))):
+        for read in (count_frames, lambda source: read_frames(source, [0])):
+            with pytest.raises(BrokenVideo, match=r"an edit list of 1001 entries: more than 1000 are not read"):
+                read(many)
+    few = repeat_edit(data, 3, 800)
+    assert count_frames(few) == count_frames(compress_header(few)) > 50
+
+
+def test_an_edit_list_that_repeats_a_video_without_end_is_refused(tmp_path):
+    data = write_video(tmp_path / "video.mp4").read_bytes()
+    many = repeat_edit(data, 1_000, 800)
+    for read in (lambda source: read_frames(source, [15_000]), lambda source: list(iter_frames(source))):
+        with pytest.raises(BrokenVideo, match="has an edit list that shows its frames more than 16 times"):
+            read(many)
+    assert count_frames(many) < 5_000  # of 18,000: those before the limit
+
+
+def test_a_header_that_states_more_frames_than_are_indexed_takes_no_memory(tmp_path):
+    data = state_samples(write_video(tmp_path / "video.mp4").read_bytes(), 10**7)
+    assert len(data) < 10_000
+    with pytest.raises(BrokenVideo, match="states 10000000 frames or sounds: more than 8388608 are not indexed"):
+        count_frames(data)
+    assert call_without((), lambda: measure_growth(data)) < 2**24
 
 
 def test_text_in_an_image_is_not_decompressed_beyond_measure():

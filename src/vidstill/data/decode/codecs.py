@@ -50,20 +50,32 @@ def _has_whole_units(packet: memoryview, length_bytes: int) -> bool:
 
 
 def _read_mjpeg(packet: bytes) -> bool | None:
-    """A whole baseline image: one scan of all components, with tables of its own; else an earlier picture's may apply.
+    """A whole baseline image: one scan of all components, whose tables it defines; else an earlier picture's may apply.
 
     ITU-T T.81, annex B: segments of marker, length and content, until the scan.
     """
-    offset, markers, num_components = 2, set(), 0
+    offset = 2
+    tables: set[int] = set()  # of Huffman codes by class (4 bits) and number, of quantizers by 2 and number
+    needed_tables: set[int] = set()
+    num_components = 0
     while packet[offset : offset + 1] == b"\xff":
-        marker, length = packet[offset + 1], int.from_bytes(packet[offset + 2 : offset + 4], "big")
-        if marker == 0xC0 and packet[offset + 9 :]:
-            num_components = packet[offset + 9]
-        markers.add(marker)
-        if marker == 0xDA:
-            is_whole = {0xC0, 0xC4, 0xDB} <= markers and packet[offset + 4 : offset + 5] == bytes([num_components])
-            return True if is_whole and packet.rstrip(b"\0").endswith(b"\xff\xd9") else None
-        offset += 2 + length
+        marker, end = packet[offset + 1], offset + 2 + int.from_bytes(packet[offset + 2 : offset + 4], "big")
+        segment, offset = packet[offset + 4 : end], end
+        if marker == 0xDB:
+            tables |= {0x20 | segment[at] & 15 for at in range(0, len(segment), 65)}
+        elif marker == 0xC4:
+            at = 0
+            while at + 17 <= len(segment):
+                tables.add(segment[at])
+                at += 17 + sum(segment[at + 1 : at + 17])
+        elif marker == 0xC0 and len(segment) > 5:
+            num_components = segment[5]
+            needed_tables |= {0x20 | table for table in segment[8 : 6 + 3 * num_components : 3]}
+        elif marker == 0xDA and segment:
+            for selectors in segment[2 : 1 + 2 * num_components : 2]:
+                needed_tables |= {selectors >> 4, 0x10 | selectors & 15}
+            is_whole = segment[0] == num_components > 0 and packet.rstrip(b"\0").endswith(b"\xff\xd9")
+            return True if is_whole and needed_tables <= tables else None
     return None
 
 

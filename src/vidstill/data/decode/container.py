@@ -8,6 +8,7 @@ from typing import Any
 
 import av
 
+from vidstill.data.decode.mov_header import find_header_excess
 from vidstill.data.storage.fetch import BrokenVideo
 
 CONTAINERS = (
@@ -47,10 +48,12 @@ def open_container(file: Path | bytes, name: str) -> Iterator[Any]:
         name: What error messages call it.
 
     Raises:
-        BrokenVideo: Its container is none of `CONTAINERS`.
+        BrokenVideo: Its container is none of `CONTAINERS`, or its header exceeds a limit of `mov_header`.
         av.FFmpegError, OSError: It does not open.
     """
     with io.BytesIO(file) if isinstance(file, bytes) else file.open("rb", buffering=0) as binary_file:
+        if excess := find_header_excess(binary_file):
+            raise BrokenVideo(name, excess)
         try:
             container: Any = av.open(_NamelessFile(binary_file), options=_OPTIONS, metadata_errors="ignore")
         except av.ArgumentError as error:  # so FFmpeg answers for a container that is not on the list

@@ -1,5 +1,6 @@
 """Which packets of a stream have to be decoded for some of its frames, worked out without decoding."""
 
+import math
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -9,9 +10,13 @@ import av
 import numpy as np
 
 from vidstill.data.decode.codecs import REORDERING_CODECS, find_keyframe_reader, may_skip_unreferenced
+from vidstill.data.storage.fetch import BrokenVideo
 
 _PTS_CONTAINERS = {"mov", "matroska"}  # containers whose packets state when each frame is shown
 _DTS_CONTAINERS = {"avi"}  # packets state decoding times only: enough for codecs without B-frames
+MAX_REPEATS = 16
+"""How often an edit list may show a file's bytes, on average; beyond it, the file is broken."""
+
 _MAX_BUFFER_BYTES = 2**26  # of packets that are kept for decoding; those of a larger stream are read again
 
 
@@ -54,15 +59,24 @@ class PacketBuffer:
     Nothing has been read from the start of the open container.
     """
 
-    def __init__(self, container: Any, stream: Any):
+    def __init__(self, container: Any, stream: Any, name: str):
+        self._name = name
         self.packets: list[Any] | None = []  # None: too many to keep
-        self._demuxer = container.demux(stream)
+        self._container, self._demuxer = container, container.demux(stream)
         self._num_bytes = 0
+
+    def _demux(self) -> Iterator[Any]:
+        # a Matroska may hold compressed packets, which are longer than the file
+        max_bytes = MAX_REPEATS * self._container.size if "mov" in self._container.format.name else math.inf
+        for packet in self._demuxer:
+            self._num_bytes += packet.size
+            if self._num_bytes > max_bytes:
+                raise BrokenVideo(self._name, f"has an edit list that shows its frames more than {MAX_REPEATS} times")
+            yield packet
 
     def __iter__(self) -> Iterator[Any]:
         yield from tuple(self.packets or ())
-        for packet in self._demuxer:
-            self._num_bytes += packet.size
+        for packet in self._demux():
             if self._num_bytes > _MAX_BUFFER_BYTES:
                 self.packets = None
             if self.packets is not None:
@@ -74,7 +88,7 @@ class PacketBuffer:
         packets, self.packets = deque(self.packets or ()), None
         while packets:
             yield packets.popleft()
-        yield from self._demuxer
+        yield from self._demux()
 
     def close(self) -> None:
         self._demuxer.close()  # PyAV leaks memory where the garbage collector closes it

@@ -46,7 +46,7 @@ class VideoStream:
             self.container: Any = opening.enter_context(open_container(self._file, self.name))
             self.stream: Any = _find_video_stream(self.container, self.name)
             self._decoder = self.stream.codec_context
-            self._packets = PacketBuffer(self.container, self.stream)
+            self._packets = PacketBuffer(self.container, self.stream, self.name)
             self._opened = opening.pop_all()
 
     def close(self) -> None:
