@@ -398,8 +398,14 @@ def test_the_run_directory_holds_another_run(runs):
     short = {"schedule__epochs": 2}
     runs.refuses(TEACHER, "recipe.schedule.epochs is 2, here it is 10", data=unlabelled, out=teacher)
     runs.refuses(TEACHER, "recipe.seed is 0, here it is 1", data=unlabelled, out=teacher, seed=1, **short)
-    runs.refuses(FINETUNE, "holds a run with other settings (recipe", data=runs.data, out=teacher, **short)
-    runs.refuses(FINETUNE, "init is , here it is", data=runs.data, out=finetune, init=finetune, **short)
+    runs.refuses(
+        FINETUNE,
+        "holds a run with other settings (recipe is a PretrainRecipe, here a FinetuneRecipe)",
+        data=runs.data,
+        out=teacher,
+        **short,
+    )
+    runs.refuses(FINETUNE, "init is nothing, here it is", data=runs.data, out=finetune, init=finetune, **short)
     first, second, *_ = (runs.data / "val.csv").read_text().splitlines()
     (runs.data / "two.csv").write_text(f"{first}\n{second}\n")
     test = {"test_data": runs.data / "two.csv"}
@@ -415,8 +421,8 @@ def test_the_run_directory_holds_another_run(runs):
         ("", "recipe.json is damaged"),
         ("{", "recipe.json is damaged"),
         ("\0", "recipe.json is damaged"),
-        ("[]", "other settings (recipe is None"),
-        ('{"data": 1}', "other settings (recipe is None"),
+        ("[]", "holds no recipe of a run"),
+        ('{"data": 1}', "holds no recipe of a run"),
     ],
 )
 def test_the_run_directory_has_a_damaged_recipe(runs, text, message):

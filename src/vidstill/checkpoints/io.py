@@ -192,6 +192,22 @@ def _read_safetensors(path: Path, display_name: str) -> Checkpoint:
     return Checkpoint(tensors, metadata, str(path))
 
 
+def read_own_checksum(path: Path) -> str:
+    """Return the SHA-256 that a native safetensors file states of itself; empty for others and for older ones.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            length, brace = file.read(8), file.read(1)
+            header = file.read(int.from_bytes(length, "little")) if brace == b"{" else b""
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})") from None
+    match = _CHECKSUM_DIGITS.search(header)
+    return match[0].decode() if match else ""
+
+
 def _has_own_checksum(path: Path, strings: Mapping[str, str]) -> bool:
     """Return whether a file's bytes have the checksum of its header; files of others, and older ones, state none."""
     if _CHECKSUM_KEY not in strings:

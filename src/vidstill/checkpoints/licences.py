@@ -2,13 +2,12 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from vidstill.checkpoints.fingerprint import hash_once
 from vidstill.checkpoints.io import MODEL_FILE, Checkpoint
 from vidstill.checkpoints.model_zoo import PublishedCheckpoint, identify_published_checkpoint
-from vidstill.utils.checksums import hash_file
 from vidstill.utils.files import get_package_version
 
 UNKNOWN_LICENCE = "LicenseRef-unknown"
@@ -109,16 +108,8 @@ def _identify_published(checkpoint: Checkpoint) -> PublishedCheckpoint | None:
 
 
 def _hash_source(path: Path, algorithm: str) -> str:
-    """Return a file's digest, or an empty string for a directory; a file that has not changed is read once."""
-    if not path.is_file():
-        return ""
-    stat = path.stat()
-    return _hash_file_version(path, algorithm, stat.st_mtime_ns, stat.st_size)
-
-
-@lru_cache(maxsize=64)
-def _hash_file_version(path: Path, algorithm: str, _modified_ns: int, _size: int) -> str:
-    return hash_file(path, algorithm)
+    """Return a file's digest, or an empty string for a directory."""
+    return hash_once(path, algorithm) if path.is_file() else ""
 
 
 def _read_card_licence(directory: Path) -> str | None:

@@ -12,7 +12,7 @@ from vidstill.cli.options import Json, RecipeOptions, parse_recipe_options
 from vidstill.recipes.change import change_recipe
 from vidstill.recipes.recipe import DetectionRecipe, FinetuneRecipe, PretrainRecipe
 from vidstill.recipes.show import compute_recipe_cost, format_options, read_recipe_sources
-from vidstill.recipes.sources import list_recipes, name_run, open_recipe
+from vidstill.recipes.sources import list_recipes, name_run, open_recipe, read_forks
 from vidstill.utils.config_io import to_dict
 from vidstill.utils.terminal import align_columns, echo, format_key_values
 from vidstill.utils.types import InputError
@@ -90,10 +90,12 @@ def recipes_command(pattern: Positional[str] = "*", /, *, show: str | None = Non
     if show == AUTO_RECIPE:
         echo(jsons.dumps({"name": AUTO_RECIPE, "description": _AUTO_HELP}, indent=1) if json else _AUTO_HELP)
         return
-    recipe = open_recipe(show)
+    recipe, forks = open_recipe(show), read_forks(show)
     cost = {} if isinstance(recipe, PretrainRecipe) else {"cost": compute_recipe_cost(recipe)}
     if json:
-        echo(jsons.dumps({"recipe": to_dict(recipe), **cost}, indent=1))
+        content = {"recipe": to_dict(recipe), **cost} | ({"forks": [each.to_dict() for each in forks]} if forks else {})
+        echo(jsons.dumps(content, indent=1))
         return
     tables = [format_options(recipe), *cost.values()]
-    echo("\n\n".join([*map(format_key_values, tables), *read_recipe_sources(show).values()]))
+    history = ["\n".join(f"the run went on {fork}" for fork in forks)] if forks else []
+    echo("\n\n".join([*map(format_key_values, tables), *history, *read_recipe_sources(show).values()]))

@@ -139,6 +139,27 @@ def get_step(path: Path) -> int:
     return int(match[1])
 
 
+def find_good_step(directory: Path, step: int | None = None) -> int:
+    """Return the completed steps of the newest good state, or `step` if its state is good.
+
+    Raises:
+        InputError: There is no such state.
+    """
+    states = {get_step(path): path for path in list_states(directory)}
+    if step is not None and step not in states:
+        steps = join_first([str(each) for each in states], 20) or "no step"
+        raise InputError(f"{directory} holds no state of step {step}, but of {steps}; resume from one of them")
+    needs_checksum, problem = any(_get_sidecar(path).exists() for path in states.values()), "there is none"
+    for each in reversed(states) if step is None else [step]:
+        try:
+            read_state(states[each], needs_checksum=needs_checksum)
+        except InputError as error:
+            problem = str(error)
+        else:
+            return each
+    raise InputError(f"no state in {directory} can be used ({problem}); resume from another one, or start again")
+
+
 def set_aside(run_dir: Path, step: int) -> Path:
     """Move what came after the state of a step to `forks/N`, so that the run goes on from this state.
 
@@ -154,11 +175,8 @@ def set_aside(run_dir: Path, step: int) -> Path:
     Raises:
         InputError: There is no good state of this step; nothing is changed.
     """
+    find_good_step(run_dir / STATE_DIR, step)
     states = {get_step(path): path for path in list_states(run_dir / STATE_DIR)}
-    if step not in states:
-        steps = join_first([str(each) for each in states], 20) or "no step"
-        raise InputError(f"{run_dir} holds no state of step {step}, but of {steps}; resume from one of them")
-    read_state(states[step], needs_checksum=any(_get_sidecar(path).exists() for path in states.values()))
     forks = run_dir / _FORKS_DIR
     numbers = [int(path.name) for path in forks.iterdir() if path.name.isdecimal()] if forks.is_dir() else []
     fork = forks / str(max(numbers, default=0) + 1)

@@ -19,6 +19,7 @@ from vidstill.utils.types import InputError
 
 T = TypeVar("T")
 
+FixedPrecision = Literal["bf16", "fp16", "fp32"]
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
 
 _MIN_BF16_SPEEDUP = 1.3  # bf16 must be this many times as fast as fp32 to be worth its rounding
@@ -56,6 +57,11 @@ class Runtime:
             raise InputError(f"fp16 needs a GPU and this process runs on {self.device.type}; take bf16 or fp32")
         self.precision = precision
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")  # 2**16, as the papers' code
+
+    def request_precision(self, precision: FixedPrecision) -> None:
+        """Compute in this precision as if the run had been started with it."""
+        self.requested_precision = precision
+        self.set_precision(precision)
 
     def autocast(self) -> AbstractContextManager[object]:
         if self.precision == "fp32":

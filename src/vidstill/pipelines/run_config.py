@@ -42,6 +42,10 @@ class BaseRunConfig(Workers):
     save_seconds: float = 600.0  # seconds between two checkpoints
     keep_states: int = 2  # checkpoints that remain in the run directory, the newest ones
     keep_every: int | None = None  # steps after each of which a checkpoint is saved that remains
+    resume_from: int | None = None  # step of a checkpoint of this run to go on from; None: the newest one
+    # KEY=VALUE …: settings with which the run goes on, such as optim.base_lr=1e-4 or schedule.epochs=200; recorded, so
+    # that the command without them goes on with them too
+    resume_with: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from vidstill.checkpoints.io import MODEL_FILE, Checkpoint, read_checkpoint, write_checkpoint
+from vidstill.checkpoints.io import MODEL_FILE, read_checkpoint, write_checkpoint
 from vidstill.checkpoints.licences import build_provenance, describe_licence_restrictions
 from vidstill.checkpoints.load import load_state_dict_strict
 from vidstill.data.loader.loader import iter_train_batches
@@ -23,10 +23,11 @@ from vidstill.engine.lr_schedule import TrainingPlan, get_clip_noun, plan_traini
 from vidstill.engine.trainer import Trainer
 from vidstill.engine.validation import Validation
 from vidstill.figures.charts import draw_validation_curve
+from vidstill.pipelines.forks import apply_forks, find_precision, parse_fork_request, plan_forks
 from vidstill.pipelines.run_config import BaseRunConfig
-from vidstill.utils.config_io import to_dict
-from vidstill.utils.files import RECIPE_FILE, TEST_FILE, get_package_version, write_bytes
-from vidstill.utils.output_dir import open_output_dir
+from vidstill.pipelines.run_dir import RunIdentity, WeightsSource, open_run_dir
+from vidstill.recipes.run_file import Fork
+from vidstill.utils.files import TEST_FILE, get_package_version, write_bytes
 from vidstill.utils.text import pluralize
 from vidstill.utils.types import InputError
 
@@ -43,7 +44,8 @@ class TrainingSession:
 
     Args:
         log_prefix: The verb, before every message.
-        recipe: A recipe, or another config that has `optim`, `schedule`, `batch` and `seed`.
+        original_recipe: A recipe, or another config that has `optim`, `schedule`, `batch` and `seed`, as the run is
+            begun; `recipe` has the changes of its forks.
         dataset: The samples.
         run_config: Run directory, workers, checkpoint interval.
         runtime: Device, precision and processes.
@@ -53,13 +55,23 @@ class TrainingSession:
     """
 
     log_prefix: str
-    recipe: Any
+    original_recipe: Any
     dataset: TrainDataset[Any]
     run_config: BaseRunConfig
     runtime: Runtime
     group_clips: int = 1
     group_option: str = ""
     changes: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def forks(self) -> tuple[Fork, ...]:
+        config = self.run_config
+        request = parse_fork_request(config.resume_from, config.resume_with)
+        return self.runtime.run_on_main(lambda: plan_forks(config.out, self.original_recipe, request))
+
+    @cached_property
+    def recipe(self) -> Any:
+        return apply_forks(self.original_recipe, self.forks)
 
     @cached_property
     def plan(self) -> TrainingPlan:
@@ -108,8 +120,7 @@ class TrainingSession:
         model: nn.Module,
         metadata: dict[str, Any],
         *,
-        sources: Mapping[str, Checkpoint],
-        init: str | None = None,
+        sources: Mapping[str, WeightsSource],
         test_set: DatasetInfo | None = None,
         validation_set: DatasetInfo | None = None,
         validation: Validation | None = None,
@@ -122,12 +133,11 @@ class TrainingSession:
             task: What is trained: `task(*batch) -> Output`.
             model: The part of the task that is written.
             metadata: What the weights file says about the model.
-            sources: Checkpoints that the run learns from, by role; their licences are handed on.
-            init: What the run starts from; another one, and other data, make another run.
+            sources: Weights that the run learns from, by role; others make another run. Their licences are handed on.
             test_set: Data that the model will be tested on.
             validation_set: Data that are scored after each epoch.
             validation: How they are scored, and whether the score selects the epoch.
-            settings: What else makes another run, beside recipe, start and data; they are written with these.
+            settings: What else makes another run, beside recipe, sources and data; they are written with these.
             notes: Messages before training.
 
         Returns:
@@ -139,7 +149,10 @@ class TrainingSession:
         out, runtime = self.run_config.out, self.runtime
         splits = {"train": self.dataset.manifest, "validation": validation_set, "test": test_set}
         manifests = {split: manifest for split, manifest in splits.items() if manifest is not None}
-        with self._open_run_dir(manifests, init, settings):
+        checkpoints = {role: source.checkpoint for role, source in sources.items()}
+        if precision := find_precision(self.forks):
+            runtime.request_precision(precision)
+        with self._open_run_dir(manifests, sources, settings):
             if runtime.broadcast((out / MODEL_FILE).exists()):
                 finished = read_checkpoint(out)
                 load_state_dict_strict(model, finished.tensors, str(out))
@@ -149,8 +162,9 @@ class TrainingSession:
                 count = pluralize(len(manifest), self.dataset.noun)
                 description = manifest.description.removeprefix(f"{base_name(manifest.source)}, ")  # a list's name
                 self._log(f"{split}: {count} of {manifest.source}, {description}")
-            restrictions = runtime.run_on_main(lambda: describe_licence_restrictions(sources))  # files are hashed
-            for note in (*notes, *restrictions, *self.dataset.messages, *self._describe_warmup()):
+            restrictions = runtime.run_on_main(lambda: describe_licence_restrictions(checkpoints))  # files are hashed
+            fork_notes = [f"fork: {fork}" for fork in self.forks]
+            for note in (*notes, *fork_notes, *restrictions, *self.dataset.messages, *self._describe_warmup()):
                 self._log(note)
             self._log(f"{self.plan.describe(self.dataset.noun)}; {runtime.precision}")
             trainer = Trainer(
@@ -164,12 +178,14 @@ class TrainingSession:
                 save_seconds=self.run_config.save_seconds,
                 keep_states=self.run_config.keep_states,
                 keep_every=self.run_config.keep_every,
+                fork_step=self.forks[-1].step if self.forks else None,
                 validation=validation,
                 title=self.log_prefix,
                 noun=get_clip_noun(self.dataset.noun),
             )
             trainer.train()
-            metadata = metadata | runtime.run_on_main(lambda: build_provenance(sources))
+            metadata = metadata | ({"forks": [fork.to_dict() for fork in self.forks]} if self.forks else {})
+            metadata = metadata | runtime.run_on_main(lambda: build_provenance(checkpoints))
             history = trainer.validation_history
             if validation_set and validation and history.best and validation.keep_best:
                 epoch, score = history.best
@@ -225,16 +241,28 @@ class TrainingSession:
 
     @contextmanager
     def _open_run_dir(
-        self, manifests: Mapping[str, DatasetInfo], init: str | None, settings: Mapping[str, Any]
+        self,
+        manifests: Mapping[str, DatasetInfo],
+        sources: Mapping[str, WeightsSource],
+        settings: Mapping[str, Any],
     ) -> Iterator[None]:
         """Make the directory this run's, or find that it is, and lock it; rank 0 does, and all ranks hear of errors."""
+        if self.forks and self.plan.total_steps < self.forks[-1].step:
+            raise InputError(
+                f"the run would end at step {self.plan.total_steps}, before the state of step {self.forks[-1].step} "
+                "that it goes on from; give more epochs, or an earlier step with --resume-from"
+            )
         data = {split: {"source": str(at.source), "fingerprint": at.fingerprint} for split, at in manifests.items()}
-        run = {"recipe": to_dict(self.recipe), "init": init or "", **settings, "data": data}
         versions = {name: get_package_version(name) for name in _PACKAGES}
         metadata = {"plan": asdict(self.plan), "precision": self.runtime.precision, "versions": versions}
-        output = open_output_dir(self.run_config.out, run, kind="a run", marker=RECIPE_FILE, metadata=metadata)
+
+        def enter() -> None:
+            recorded = {role: source.to_dict() for role, source in sources.items()}
+            identity = RunIdentity(self.original_recipe, self.forks, recorded, {**settings, "data": data})
+            stack.enter_context(open_run_dir(self.run_config.out, identity, metadata, self._log))
+
         with ExitStack() as stack:
-            self.runtime.run_on_main(lambda: stack.enter_context(output))
+            self.runtime.run_on_main(enter)
             yield
 
     def _log(self, message: str) -> None:

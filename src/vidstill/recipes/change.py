@@ -1,5 +1,6 @@
 """A recipe with some of its fields changed: on the command line, or from Python."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
@@ -46,6 +47,23 @@ def change_recipe(config: Any, changes: Mapping[str, Any], option: str = "") -> 
         return config(**values) if isinstance(config, type) else replace(config, **values)
     except TypeError as error:
         raise InputError(f"{option} is incomplete: {error}") from None
+
+
+def nest_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `{"schedule.epochs": 1}` as `{"schedule": {"epochs": 1}}`; beside its fields, a part's kind is `""`."""
+    nested: dict[str, Any] = {}
+    for name, value in changes.items():
+        *parts, last = name.split(".")
+        fields = nested
+        for part in parts:
+            kind = fields.setdefault(part, {})
+            fields[part] = fields = kind if isinstance(kind, dict) else {"": kind}
+        value = os.fspath(value) if isinstance(value, os.PathLike) else value
+        if isinstance(fields.get(last), dict):
+            fields[last][""] = "None" if value is None else value
+        else:
+            fields[last] = value
+    return nested
 
 
 def _convert_value(value: Any, annotation: Any, option: str) -> Any:

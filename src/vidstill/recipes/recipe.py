@@ -4,7 +4,7 @@ import importlib
 import math
 import pkgutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from typing import Any, Literal
 
@@ -50,7 +50,7 @@ class PretrainRecipe:
     schedule: CosineConfig
     batch: int  # global batch size in clips (repeated augmentations count)
     seed: int = 0  # random seed
-    published_result: str = ""  # what the paper or repository reports
+    published_result: str = field(default="", compare=False)  # what the paper or repository reports
 
     def __post_init__(self) -> None:
         check_range(0, _MAX_SEED, seed=self.seed)
@@ -82,7 +82,7 @@ class FinetuneRecipe:
     select: Literal["best", "last"] = "best"
     patience: int | None = None  # epochs without a better validation score that end the run; None: no early stopping
     seed: int = 0  # random seed
-    published_result: str = ""  # what the paper or repository reports
+    published_result: str = field(default="", compare=False)  # what the paper or repository reports
 
     def __post_init__(self) -> None:
         check_range(0, _MAX_SEED, seed=self.seed)
@@ -137,7 +137,7 @@ class DetectionRecipe:
     use_person_scores: bool = True  # multiply an action's score by the person detection's
     matching_rule: MatchingOrder = "score_order_top50"  # of detections and ground truth in the mAP
     seed: int = 0  # random seed
-    published_result: str = ""  # what the paper or repository reports
+    published_result: str = field(default="", compare=False)  # what the paper or repository reports
 
     def __post_init__(self) -> None:
         check_range(0, _MAX_SEED, seed=self.seed)

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any, get_args
 
 from vidstill.recipes.recipe import Recipe, find_recipe, list_recipe_names, load_recipes
+from vidstill.recipes.run_file import Fork, find_run, upgrade_run
 from vidstill.utils.config_io import from_dict, suggest_names
 from vidstill.utils.files import RECIPE_FILE
 from vidstill.utils.text import format_one_line, join_first
@@ -182,15 +183,26 @@ def _find_own_file(source: str) -> str:
     return ""
 
 
+def read_forks(source: str) -> tuple[Fork, ...]:
+    """Return the forks of a run whose directory or recipe.json a recipe is read from; none for other recipes."""
+    path = Path(source)
+    directory = path.parent if path.name == RECIPE_FILE else path
+    run = None if is_own_code(source) or source in load_recipes() else find_run(directory)
+    return run.forks if run else ()
+
+
 def _read_recipe(path: Path) -> Recipe:
     """Read a run's recipe.json, or what `recipes --show NAME --json` prints."""
-    try:
-        content = json.loads(path.read_text("utf-8"))
-        recipe = content["recipe"]
-    except OSError:
-        raise InputError(f"there is no file {path}; give a run directory, or another recipe") from None
-    except (ValueError, KeyError, TypeError):
-        recipe = None
+    if path.name == RECIPE_FILE and (run := find_run(path.parent)):
+        content: Any = run.content
+    else:
+        try:
+            content = json.loads(path.read_text("utf-8"))
+        except OSError:
+            raise InputError(f"there is no file {path}; give a run directory, or another recipe") from None
+        except (ValueError, RecursionError):
+            content = None
+    recipe = upgrade_run(content, path).get("recipe") if isinstance(content, dict) else None
     types = {f"{each.__module__}:{each.__name__}": each for each in get_args(Recipe)}
     recipe_type = types.get(str(recipe.get("class"))) if isinstance(recipe, dict) else None
     if recipe_type is None:

@@ -39,22 +39,34 @@ def open_output_dir(
         InputError: The directory holds something else (it is unchanged then), another process is writing it, or it
             cannot be written.
     """
+    path = out / marker
+    with lock_output_dir(out, kind=kind, marker=marker):
+        if not path.is_file():
+            write_json(path, {**identity, **(metadata or {})})
+        else:
+            try:
+                previous = dict(json.loads(path.read_text("utf-8")))
+            except (ValueError, TypeError):
+                raise InputError(f"{path} is damaged; choose another directory") from None
+            if difference := find_difference(previous, identity):
+                raise InputError(f"{out} holds {kind} with other settings ({difference}); choose another directory")
+        yield
+
+
+@contextmanager
+def lock_output_dir(out: Path, *, kind: str, marker: str) -> Iterator[None]:
+    """Make a directory, or check that it holds earlier work of this kind, and lock it during the block.
+
+    Raises:
+        InputError: As for `check_output_dir`, or another process is writing it.
+    """
     check_output_dir(out, kind, marker)
-    path, lock = out / marker, out / _LOCK_FILE
+    lock = out / _LOCK_FILE
     with convert_write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         file = open_locked(lock, owner=out)
     with file:
         try:
-            if not path.is_file():
-                write_json(path, {**identity, **(metadata or {})})
-            else:
-                try:
-                    previous = dict(json.loads(path.read_text("utf-8")))
-                except (ValueError, TypeError):
-                    raise InputError(f"{path} is damaged; choose another directory") from None
-                if difference := find_difference(previous, identity):
-                    raise InputError(f"{out} holds {kind} with other settings ({difference}); choose another directory")
             yield
         finally:
             with suppress(OSError):

@@ -74,7 +74,7 @@ def test_a_student_of_clips_may_start_from_its_teacher_of_images(road, tmp_path,
     """Its kernel is repeated over the frames (MVD, table 12, does not say how they started)."""
     out = distill(road, tmp_path / "out", image=image_teacher, init=str(image_teacher))
     scratch = distill(road, tmp_path / "scratch", image=image_teacher)
-    assert json.loads((out / "recipe.json").read_text())["init"] == str(image_teacher)
+    assert json.loads((out / "recipe.json").read_text())["sources"]["init"]["source"] == str(image_teacher)
     assert log(out)[0]["loss"] != log(scratch)[0]["loss"]
     start = read_checkpoint(image_teacher).tensors["encoder.blocks.1.mlp.fc2.weight"]
     apart = [(weights(each)["encoder.blocks.1.mlp.fc2.weight"] - start).norm() for each in (out, scratch)]

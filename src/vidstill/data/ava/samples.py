@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -39,7 +39,7 @@ MAX_TRAIN_BOXES = 100
 class BoxClipsConfig:
     """Training clips of a detector."""
 
-    dataset: str  # dataset that the recipe's numbers are for; it changes nothing
+    dataset: str = field(compare=False)  # dataset that the recipe's numbers are for; it changes nothing
     sampling: KeyframeSampling  # frames around a key frame
     short_side: tuple[int, int] = (256, 256)  # smallest and largest shorter side of the resized frames, in pixels
     # whether the shorter side or its inverse (PySlowFast) is uniformly distributed

@@ -26,7 +26,8 @@ from vidstill.utils.types import InputError, check_range
 class ClipsConfig:
     """What a training clip is: which frames, how they are cropped and coloured, in how many copies."""
 
-    dataset: str  # the dataset that the recipe's numbers are for, such as "kinetics400"; it changes nothing
+    # the dataset that the recipe's numbers are for, such as "kinetics400"; it changes nothing
+    dataset: str = field(compare=False)
     sampling: FrameSampling  # which frames; of one frame for images, which are clips of one frame
     size: tuple[int, int] = (224, 224)  # rows and columns of a clip
     # how a clip is cut out of its frames

@@ -1,7 +1,7 @@
 """Frozen teachers, of clips or of single frames: without gradients, outside every checkpoint."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -29,7 +29,8 @@ class TeacherConfig:
     """A pre-trained encoder and its checkpoint."""
 
     model: TeacherModelConfig  # read from the checkpoint where that states it
-    checkpoint: str = ""  # a run directory, a file, transformers:FOLDER_OR_NAME, timm:NAME or timm:NAME@FILE
+    # a run directory, a file, transformers:FOLDER_OR_NAME, timm:NAME or timm:NAME@FILE
+    checkpoint: str = field(default="", compare=False)  # a run compares what it holds
     input_resolution: InputResolution = "match_student"  # native: the frame size that an external model was trained on
 
 
@@ -71,7 +72,7 @@ class FrozenTeacher(nn.Module):
 def list_teacher_configs(method_config: Any) -> dict[str, TeacherConfig]:
     """Return a method config's teachers by field name; of a tuple of them, `extra_1`, `extra_2`, ..."""
     values: dict[str, Any] = {}
-    for name, value in ((field.name, getattr(method_config, field.name)) for field in fields(method_config)):
+    for name, value in ((each.name, getattr(method_config, each.name)) for each in fields(method_config)):
         items = value if isinstance(value, tuple) else ()
         values |= {name: value} | {f"{name}_{number}": item for number, item in enumerate(items, start=1)}
     return {name: value for name, value in values.items() if isinstance(value, TeacherConfig)}

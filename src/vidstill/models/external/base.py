@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from itertools import islice
 from operator import attrgetter
@@ -30,7 +30,7 @@ Visible = Int[Tensor, "b v"] | None
 class ExternalEncoderConfig(ABC):
     """A teacher of another library, as its source describes it; each library's file has its own subclass."""
 
-    source: str  # transformers:FOLDER_OR_NAME or timm:NAME, timm:NAME@FILE
+    source: str = field(compare=False)  # transformers:FOLDER_OR_NAME or timm:NAME, timm:NAME@FILE
     dim: int
     depth: int
     heads: int

@@ -14,7 +14,7 @@ from vidstill.pipelines.train.detector import run_detector_training
 from vidstill.pipelines.train.finetune import choose_auto_recipe, run_finetuning
 from vidstill.pipelines.train.folds import finetune_folds
 from vidstill.pipelines.train.pretrain import run_pretraining
-from vidstill.recipes.change import change_recipe
+from vidstill.recipes.change import change_recipe, nest_changes
 from vidstill.recipes.recipe import DetectionRecipe, FinetuneRecipe, PretrainRecipe, Recipe
 from vidstill.recipes.sources import name_run, open_recipe
 from vidstill.utils.arguments import check_arguments
@@ -61,6 +61,8 @@ def pretrain(
     save_seconds: float = 600.0,
     keep_states: int = 2,
     keep_every: int | None = None,
+    resume_from: int | None = None,
+    resume_with: Mapping[str, Any] = {},
 ) -> Path:
     """Pre-train an encoder, by masking or distillation; the same call again resumes the run.
 
@@ -78,6 +80,9 @@ def pretrain(
         save_seconds: Seconds between two checkpoints.
         keep_states: Checkpoints that remain in the run directory, the newest ones.
         keep_every: Steps after each of which a checkpoint is saved that remains.
+        resume_from: Step of a checkpoint of this run to go on from; None: the newest one.
+        resume_with: Settings with which the run goes on, by their dotted names: `{"optim.base_lr": 1e-4}`; recorded, so
+            that the call without them goes on with them too.
 
     Returns:
         The run directory, which the other functions take as `init` or as a model.
@@ -96,6 +101,8 @@ def pretrain(
         save_seconds=save_seconds,
         keep_states=keep_states,
         keep_every=keep_every,
+        resume_from=resume_from,
+        resume_with=_format_settings(resume_with),
     )
     return run_pretraining(resolved, run_config, init=optional_text(init), changes=typed)
 
@@ -118,6 +125,8 @@ def finetune(
     save_seconds: float = 600.0,
     keep_states: int = 2,
     keep_every: int | None = None,
+    resume_from: int | None = None,
+    resume_with: Mapping[str, Any] = {},
 ) -> TrainedModel:
     """Fine-tune a classifier, from `init` or from scratch, and test it; the same call again resumes the run.
 
@@ -139,6 +148,9 @@ def finetune(
         save_seconds: Seconds between two checkpoints.
         keep_states: Checkpoints that remain in the run directory, the newest ones.
         keep_every: Steps after each of which a checkpoint is saved that remains.
+        resume_from: Step of a checkpoint of this run to go on from; None: the newest one.
+        resume_with: Settings with which the run goes on, by their dotted names: `{"optim.base_lr": 1e-4}`; recorded, so
+            that the call without them goes on with them too.
 
     Returns:
         The run directory and the numbers of its test.
@@ -159,6 +171,8 @@ def finetune(
         save_seconds=save_seconds,
         keep_states=keep_states,
         keep_every=keep_every,
+        resume_from=resume_from,
+        resume_with=_format_settings(resume_with),
     )
     start, notes = optional_text(init), list[str]()
     if recipe == "auto":
@@ -192,6 +206,8 @@ def train_detector(
     save_seconds: float = 600.0,
     keep_states: int = 2,
     keep_every: int | None = None,
+    resume_from: int | None = None,
+    resume_with: Mapping[str, Any] = {},
 ) -> TrainedModel:
     """Train a detector of actions and test it; the same call again resumes the run.
 
@@ -213,6 +229,9 @@ def train_detector(
         save_seconds: Seconds between two checkpoints.
         keep_states: Checkpoints that remain in the run directory, the newest ones.
         keep_every: Steps after each of which a checkpoint is saved that remains.
+        resume_from: Step of a checkpoint of this run to go on from; None: the newest one.
+        resume_with: Settings with which the run goes on, by their dotted names: `{"optim.base_lr": 1e-4}`; recorded, so
+            that the call without them goes on with them too.
 
     Returns:
         The run directory and the numbers of its test.
@@ -235,6 +254,8 @@ def train_detector(
         save_seconds=save_seconds,
         keep_states=keep_states,
         keep_every=keep_every,
+        resume_from=resume_from,
+        resume_with=_format_settings(resume_with),
     )
     return _read_test(run_detector_training(resolved, run_config, init=optional_text(init), changes=typed))
 
@@ -248,25 +269,13 @@ def _resolve_recipe(
         function = _FUNCTIONS.get(type(recipe))
         advice = f"; call vidstill.{function}" if function else ""
         raise InputError(f"{source} is no {recipe_type.__name__} but a {type(recipe).__name__}{advice}")
-    nested = _nest_changes(changes)
+    nested = nest_changes(changes)
     return change_recipe(recipe, nested), nested
 
 
-def _nest_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `{"schedule.epochs": 1}` as `{"schedule": {"epochs": 1}}`; beside its fields, a part's kind is `""`."""
-    nested: dict[str, Any] = {}
-    for name, value in changes.items():
-        *parts, last = name.split(".")
-        fields = nested
-        for part in parts:
-            kind = fields.setdefault(part, {})
-            fields[part] = fields = kind if isinstance(kind, dict) else {"": kind}
-        value = os.fspath(value) if isinstance(value, os.PathLike) else value
-        if isinstance(fields.get(last), dict):
-            fields[last][""] = "None" if value is None else value
-        else:
-            fields[last] = value
-    return nested
+def _format_settings(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return settings as they are typed behind --resume-with."""
+    return tuple(f"{name}={json.dumps(value)}" for name, value in settings.items())
 
 
 def _choose_run_dir(out: StrPath | None, recipe: StrPath | Recipe) -> Path:

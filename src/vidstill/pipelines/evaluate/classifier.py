@@ -1,9 +1,7 @@
 """Test a fine-tuned classifier: all views of every video, merged as in the papers, on any number of devices."""
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,10 +20,11 @@ from vidstill.pipelines.infer.run import run_dataset
 from vidstill.pipelines.labeled_data import open_labeled_test, select_held_out
 from vidstill.pipelines.run_config import Workers
 from vidstill.pipelines.trained_models import load_classifier
+from vidstill.recipes.run_file import find_run
 from vidstill.tasks.metrics.accuracy import merge_views
 from vidstill.tasks.results import MultiLabelResult, SingleLabelResult
 from vidstill.utils.config_io import from_dict
-from vidstill.utils.files import RECIPE_FILE, TEST_FILE
+from vidstill.utils.files import TEST_FILE
 from vidstill.utils.output_dir import check_output_dir, write_result_dir
 from vidstill.utils.terminal import show_progress_bar
 from vidstill.utils.types import InputError
@@ -86,10 +85,8 @@ def evaluate_classifier(
 def _read_run(source: str) -> dict[str, Any]:
     """Return the `recipe.json` of a run directory, or of the one that a weights file is in; {} if there is none."""
     path = Path(source)
-    with suppress(OSError, ValueError):
-        run = json.loads(((path if path.is_dir() else path.parent) / RECIPE_FILE).read_text(encoding="utf-8"))
-        return dict(run) if "test" in run.get("data", {}) else {}
-    return {}
+    run = find_run(path if path.is_dir() else path.parent)
+    return dict(run.content) if run and "test" in run.content.get("data", {}) else {}
 
 
 def score_classifier(

@@ -27,6 +27,7 @@ from vidstill.pipelines.probe.feature_cache import hash_checkpoint
 from vidstill.pipelines.probe.report import ProbeReport, ProbeResult
 from vidstill.pipelines.probe.run import check_probe_encoder
 from vidstill.pipelines.run_config import BaseRunConfig
+from vidstill.pipelines.run_dir import WeightsSource
 from vidstill.pipelines.session import TrainingSession
 from vidstill.tasks.probes.linear import LinearProbeModel
 from vidstill.tasks.results import SingleLabelResult
@@ -122,9 +123,9 @@ def train_lars_probe(source: str, run_config: ProbeRunConfig, config: LarsProbeC
     torch.manual_seed(seed)
     model = LinearProbeModel(_prepare_encoder(encoder, global_pool), num_classes, global_pool=global_pool)
     head = nn.ModuleDict({"norm": model.norm, "head": model.head})
-    sources = {"encoder": read_checkpoint(source)}
+    sources = {"encoder": WeightsSource(source, read_checkpoint(source))}
     metadata = {"kind": "probe", "classes": list(data.classes), "global_pool": global_pool}
-    training.run(ProbeTask(model), head, metadata, sources=sources, test_set=data.test, init=source)
+    training.run(ProbeTask(model), head, metadata, sources=sources, test_set=data.test)
     trained = read_checkpoint(config.out).tensors  # the batch norm's statistics differ between processes
     load_state_dict_strict(head, trained, str(config.out))
     result = score_classifier(model, data.test, data.classes, recipe.views, run_config, runtime)

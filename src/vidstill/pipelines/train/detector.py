@@ -16,6 +16,7 @@ from vidstill.pipelines.box_data import parse_optional_path
 from vidstill.pipelines.evaluate.classifier import check_decodes
 from vidstill.pipelines.evaluate.detector import DetectionTest, score_detector
 from vidstill.pipelines.run_config import DetectRunConfig
+from vidstill.pipelines.run_dir import WeightsSource
 from vidstill.pipelines.session import TrainingSession
 from vidstill.pipelines.trained_models import DETECTOR_KIND
 from vidstill.recipes.change import check_changes
@@ -57,6 +58,7 @@ def run_detector_training(
         recipe = replace(recipe, encoder=encoder)
     clips = KeyframeTrainDataset(keyframes, recipe.clips, seed=recipe.seed)
     session = TrainingSession("detect train", recipe, clips, run_config, runtime, changes=changes)
+    recipe = session.recipe
     config, actions = recipe.build_detector_config(len(keyframes.label_map)), keyframes.label_map
 
     def build_task(model: Detector) -> DetectionTask:
@@ -80,8 +82,8 @@ def run_detector_training(
         "evaluated": sorted(actions.evaluated_ids),
         "recipe": to_dict(recipe),
     }
-    sources = {"init": start} if start else {}
-    session.run(build_task(model), model, metadata, sources=sources, init=init, test_set=test.keyframes)
+    sources = {"init": WeightsSource(init, start)} if init and start else {}
+    session.run(build_task(model), model, metadata, sources=sources, test_set=test.keyframes)
     session.test_once(
         lambda: score_detector(model, test, run_config, runtime), lambda result: result.write(run_config.out)
     )

@@ -1,6 +1,5 @@
 """Fine-tuning: train a classifier by a recipe, validate each epoch, and test the selected one."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,14 +16,15 @@ from vidstill.engine.validation import Validation
 from vidstill.pipelines.evaluate.classifier import check_decodes, score_classifier, write_classification_result
 from vidstill.pipelines.labeled_data import LabeledSplits, open_labeled_splits
 from vidstill.pipelines.run_config import FinetuneRunConfig
+from vidstill.pipelines.run_dir import WeightsSource
 from vidstill.pipelines.session import TrainingSession
 from vidstill.recipes.auto.choose import AutoRecipe, choose_recipe
 from vidstill.recipes.auto.dataset_stats import compute_dataset_stats, detect_hardware
 from vidstill.recipes.change import check_changes
 from vidstill.recipes.recipe import FinetuneRecipe
+from vidstill.recipes.run_file import find_run
 from vidstill.tasks.classification import ClassificationTask, Classifier
-from vidstill.utils.config_io import from_dict, to_dict
-from vidstill.utils.files import RECIPE_FILE
+from vidstill.utils.config_io import to_dict
 from vidstill.utils.types import InputError
 
 
@@ -68,6 +68,7 @@ def run_finetuning(
     session = TrainingSession(
         "finetune", recipe, clips, run_config, runtime, group_clips, "--mixup.group-clips", changes
     )
+    recipe = session.recipe
 
     def build_task(model: Classifier) -> ClassificationTask:
         return ClassificationTask(
@@ -119,8 +120,7 @@ def run_finetuning(
         build_task(model),
         model,
         metadata,
-        sources={"init": start} if start else {},
-        init=init,
+        sources={"init": WeightsSource(init, start)} if init and start else {},
         test_set=test,
         validation_set=splits.validation,
         validation=validation,
@@ -144,12 +144,10 @@ def choose_auto_recipe(run_config: FinetuneRunConfig, init: str | None) -> AutoR
     Raises:
         InputError: The data have no labels, or something else cannot be used.
     """
-    try:
-        run = json.loads((run_config.out / RECIPE_FILE).read_text(encoding="utf-8"))
-        recipe = from_dict(FinetuneRecipe, run["recipe"])
+    run = find_run(run_config.out)
+    if run and run.is_of(FinetuneRecipe):  # the run refuses another one's directory
+        recipe = run.parse_recipe(FinetuneRecipe, original=True)
         return AutoRecipe(recipe=recipe, note=f"resumes the recipe of {run_config.out}")
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # no run; whatever else is there, the run refuses
     splits = open_run_splits(run_config, fold=run_config.first_fold)
     return choose_recipe(
         compute_dataset_stats(splits.train),

@@ -51,6 +51,10 @@ def finetune_folds(
         InputError: The data have no three folds, or something else cannot be used; nothing has been written.
     """
     out = run_config.out
+    if run_config.resume_with or run_config.resume_from is not None:
+        raise InputError(
+            f"--resume-with and --resume-from are for one run; give --fold 1 --out {out}/fold1, or another fold"
+        )
     _check_folds_dir(out)
     for fold in _FOLDS:  # before the first fold is trained for hours
         open_run_splits(run_config, fold=fold)

@@ -21,6 +21,7 @@ from vidstill.models.external.base import ExternalEncoder
 from vidstill.models.external.registry import is_external_encoder, load_external_encoder, parse_weights_file
 from vidstill.models.vit import ViTConfig
 from vidstill.pipelines.run_config import RunConfig
+from vidstill.pipelines.run_dir import WeightsSource
 from vidstill.pipelines.session import TrainingSession
 from vidstill.recipes.change import check_changes
 from vidstill.recipes.recipe import PretrainRecipe
@@ -68,6 +69,7 @@ def run_pretraining(
     session = TrainingSession(
         "pretrain", recipe, clips, run_config, runtime, group_clips, "--method.output.relation-clips", changes
     )
+    recipe = session.recipe
     mask = _draw_mask(recipe)
     _check_decoder(mask, session.dry_run(recipe.method.build))
     torch.manual_seed(recipe.seed)
@@ -81,9 +83,10 @@ def run_pretraining(
     if start is not None:
         init_encoder(method.encoder, start, recipe.method.encoder)
     metadata = {"kind": "pretraining", "encoder": to_dict(recipe.method.encoder), "recipe": to_dict(recipe)}
-    sources = {"init": start} if start else {}
-    sources |= {_name_role(name): checkpoint for name, (_, checkpoint, _) in teachers.items()}
-    session.run(method, method, metadata, sources=sources, init=init)
+    sources = {"init": WeightsSource(init, start)} if init and start else {}
+    for name, (config, checkpoint, external) in teachers.items():
+        sources[_name_role(name)] = WeightsSource(config.checkpoint, checkpoint, external)
+    session.run(method, method, metadata, sources=sources)
     return run_config.out
 
 
