@@ -11,7 +11,7 @@ import av
 
 from vidstill.bench.reading import ReaderTiming
 from vidstill.data.tools.transcode import TranscodeConfig
-from vidstill.engine.distributed import count_cores
+from vidstill.engine.cpu import count_cores
 from vidstill.utils.files import get_package_version
 
 # ---- The machine ----------------------------------------------------------------------------------------------------

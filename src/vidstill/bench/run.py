@@ -26,7 +26,7 @@ from vidstill.data.tools.pack import PackResult, pack_dataset
 from vidstill.data.tools.transcode import TranscodeConfig
 from vidstill.data.transforms.frame_sampling import SpanSampling
 from vidstill.data.transforms.randaugment import RandAugment
-from vidstill.engine.distributed import count_cores
+from vidstill.engine.cpu import count_cores
 from vidstill.synthetic.footage import FootageConfig
 from vidstill.utils.rng import derive_sample_seed, numpy_rng
 from vidstill.utils.terminal import show_progress_bar

@@ -11,7 +11,7 @@ from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.manifest.open import open_manifest
 from vidstill.data.manifest.table import VideoRow
 from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, fetch_source
-from vidstill.engine.distributed import count_cores
+from vidstill.engine.cpu import count_cores
 from vidstill.parallel.pool import LostTask, map_in_workers
 from vidstill.synthetic.footage import FootageConfig, encode_footage
 from vidstill.utils.rng import derive_sample_seed, numpy_rng

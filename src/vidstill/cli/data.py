@@ -14,7 +14,7 @@ from vidstill.data.storage.fetch import parse_path
 from vidstill.data.tools.pack import CLIPS_PER_SHARD, SKIPPED_FILE, pack_dataset
 from vidstill.data.tools.scan import MIN_FRAMES, scan_dataset
 from vidstill.data.tools.transcode import TranscodeConfig
-from vidstill.engine.distributed import count_cores
+from vidstill.engine.cpu import count_cores
 from vidstill.utils.files import write_bytes
 from vidstill.utils.terminal import echo, echo_skipped, show_progress_bar, to_json_value
 from vidstill.utils.text import format_one_line, pluralize

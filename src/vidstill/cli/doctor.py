@@ -14,7 +14,8 @@ import torch
 from packaging.requirements import Requirement
 
 from vidstill.cli.options import Json
-from vidstill.engine.distributed import Runtime, count_cores, measure_bf16_speedup
+from vidstill.engine.cpu import count_cores, describe_overload, find_bf16_flags
+from vidstill.engine.distributed import Runtime
 from vidstill.utils.terminal import echo, flatten_dict, format_key_values
 
 _PACKAGES = ("vidstill", "torch", "torchvision", "accelerate", "av", "numpy")
@@ -25,7 +26,7 @@ _GIB = 2**30
 
 
 def collect_system_info() -> dict[str, Any]:
-    """Return what a run would find on this machine; the bf16 speed of the CPU is measured, which takes a moment."""
+    """Return what a run would find on this machine."""
     runtime = Runtime("auto")
     encoders = {_ENCODER: _has_codec(_ENCODER, "w")}
     decoders = {name: _has_codec(name, "r") for name in _DECODERS}
@@ -39,9 +40,12 @@ def collect_system_info() -> dict[str, Any]:
     ]
     if free < 1:
         problems.append(f"only {free:.1f} GiB are free in {Path.cwd()}; free disk space, or choose another --out")
+    if overload := describe_overload():
+        problems.append(overload)
     return {
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "cores": count_cores(),
+        "load_average": round(os.getloadavg()[0], 1),  # processes that ran or waited for a core in the last minute
         "memory_gib": round((min(memory, int(limit)) if limit.isdigit() else memory) / _GIB, 1),
         "free_disk_gib": round(free, 1),  # of the working directory
         "devices": list(_list_devices()),
@@ -58,9 +62,9 @@ def collect_system_info() -> dict[str, Any]:
 
 def _list_devices() -> Iterator[dict[str, Any]]:
     """Yield the CPU, whose memory is the machine's, and the GPUs."""
-    speedup = f"{measure_bf16_speedup():.1f} times as fast as fp32"
+    flags = find_bf16_flags()
     name = f"cpu, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
-    yield {"name": name, "bf16": speedup, "memory_gib": None}
+    yield {"name": name, "bf16": f"native ({', '.join(flags)})" if flags else "emulated, slow", "memory_gib": None}
     for i in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(i)
         bf16 = "native" if (properties.major, properties.minor) >= (8, 0) else "emulated, slow"

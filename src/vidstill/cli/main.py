@@ -71,8 +71,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     verb = next((verb for n in (2, 1) if (verb := " ".join(arguments[:n])) in VERBS), None)
     if verb is None:
         return _suggest_verb(arguments)
+    _let_threads_sleep()
     with raise_signals():
         return _run_verb(verb, arguments[len(verb.split()) :])
+
+
+def _let_threads_sleep() -> None:
+    """Have OpenMP's threads sleep soon while they wait; it is read when torch is imported, so it must be set before.
+
+    By default they spin for milliseconds, in which no other process gets their core: on a busy machine, training by two
+    threads then takes many times as long. To sleep at once costs a fifth on an idle machine (docs/performance.md).
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
+        os.environ.update(GOMP_SPINCOUNT="1000", KMP_BLOCKTIME="1")  # of GNU's library (turns), and LLVM's (ms)
 
 
 def _run_verb(verb: str, options: Sequence[str]) -> int:

@@ -1,7 +1,5 @@
 """Processes, device, precision and seeds of a run."""
 
-import os
-import time
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -14,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from vidstill.engine.cpu import describe_overload, find_bf16_flags
 from vidstill.utils.rng import derive_sample_seed
 from vidstill.utils.types import InputError
 
@@ -21,8 +20,6 @@ T = TypeVar("T")
 
 FixedPrecision = Literal["bf16", "fp16", "fp32"]
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
-
-_MIN_BF16_SPEEDUP = 1.3  # bf16 must be this many times as fast as fp32 to be worth its rounding
 
 
 class Runtime:
@@ -40,8 +37,14 @@ class Runtime:
         self.device = torch.device(self.accelerator.device)
         self.rank: int = self.accelerator.process_index
         self.world_size: int = self.accelerator.num_processes
+        self._messages = list(filter(None, [describe_overload()]))
         self.requested_precision = precision
         self.set_precision(self._select_precision() if precision == "auto" else precision)
+
+    def take_messages(self) -> list[str]:
+        """Return what was wrong with the machine when this process started, to be printed once."""
+        messages, self._messages = self._messages, []
+        return messages
 
     @property
     def is_main(self) -> bool:
@@ -156,26 +159,5 @@ class Runtime:
             return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
         if self.device.type != "cpu":
             return "fp32"
-        speedup = self.all_reduce_mean(torch.tensor([measure_bf16_speedup()]))  # the same answer on all ranks
-        return "bf16" if speedup.item() >= _MIN_BF16_SPEEDUP else "fp32"
-
-
-def count_cores() -> int:
-    """Return the number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def measure_bf16_speedup() -> float:
-    """Measure how many times as fast this CPU multiplies bf16 matrices as fp32 ones, in a few hundredths of a second.
-
-    Instruction sets (AVX512-BF16, AMX, Arm's BF16) are not a reliable sign, and without them bf16 works, slowly. The
-    best of several trials is used, so that other load does not change the answer.
-    """
-    best = {torch.float32: float("inf"), torch.bfloat16: float("inf")}
-    for _ in range(5):
-        for dtype in best:
-            tokens, weight = torch.ones(256, 384, dtype=dtype), torch.ones(384, 1152, dtype=dtype)
-            start_time = time.perf_counter()
-            tokens @ weight
-            best[dtype] = min(best[dtype], time.perf_counter() - start_time)
-    return best[torch.float32] / best[torch.bfloat16]
+        has_bf16 = all(self.all_gather(bool(find_bf16_flags())))  # the same answer on all ranks
+        return "bf16" if has_bf16 else "fp32"

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vidstill.engine.checkpoint import STATE_DIR, load_state
+from vidstill.engine.cpu import restore_num_threads
 from vidstill.engine.distributed import Runtime
 from vidstill.engine.health import LossHistory, are_finite
 from vidstill.engine.interruption import RunStopped, SignalHandler
@@ -266,6 +267,7 @@ class Trainer:
         constants = {
             "run": self._identity,
             "precision": self.runtime.precision,
+            "threads": torch.get_num_threads(),
             "progress": {name: getattr(self, name) for name in _PROGRESS},
             "scaler": self.runtime.scaler.state_dict(),
             "validation": vars(self.validation_history),
@@ -286,6 +288,7 @@ class Trainer:
             check_state(self.state_dir, state, identity=self._identity, names=names, fork_step=fork_step)
             is_fork = state["progress"]["completed_steps"] == fork_step
             load_scaler(self.state_dir, state, self.runtime, is_fork=is_fork)
+            restore_num_threads(state.get("threads"))
             # not strict: a task may keep a frozen teacher out of its state_dict, and the names were compared above
             self.task.load_state_dict(state["task"], strict=False)
             load_optimizer(self.state_dir, self.optimizer, state["optimizer"])

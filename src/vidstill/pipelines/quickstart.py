@@ -21,7 +21,8 @@ from vidstill.data.datasets.view_clips import ViewClips
 from vidstill.data.loader.loader import iter_view_batches
 from vidstill.data.manifest.manifest import Split
 from vidstill.data.manifest.open import open_manifest
-from vidstill.engine.distributed import Runtime, count_cores
+from vidstill.engine.cpu import count_cores
+from vidstill.engine.distributed import Runtime
 from vidstill.engine.lr_schedule import CosineConfig
 from vidstill.figures import quickstart as figures
 from vidstill.figures.charts import Log, read_log, sum_step_seconds

@@ -1,11 +1,11 @@
 """How a command uses this machine, and where a run reads and writes."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from vidstill.engine.distributed import Precision, count_cores
+from vidstill.engine.cpu import count_cores, count_local_processes
+from vidstill.engine.distributed import Precision
 from vidstill.pipelines.box_data import BoxDataConfig
 from vidstill.utils.types import InputError
 
@@ -29,8 +29,7 @@ class Workers:
         """Decoding processes of this process: `workers`, or its share of the cores minus one where that is -1."""
         if self.workers >= 0:
             return self.workers
-        local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes that torchrun started here
-        return max(1, count_cores() // local_world_size - 1)
+        return max(1, count_cores() // count_local_processes() - 1)
 
 
 @dataclass(frozen=True, kw_only=True)

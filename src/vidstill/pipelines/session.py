@@ -16,6 +16,7 @@ from vidstill.checkpoints.load import load_state_dict_strict
 from vidstill.data.loader.loader import iter_train_batches
 from vidstill.data.loader.protocols import DatasetInfo, TrainDataset
 from vidstill.data.storage.filesystem import base_name
+from vidstill.engine.cpu import set_num_threads
 from vidstill.engine.distributed import Runtime
 from vidstill.engine.interruption import RunStopped
 from vidstill.engine.logger import shorten_metric
@@ -163,8 +164,9 @@ class TrainingSession:
                 description = manifest.description.removeprefix(f"{base_name(manifest.source)}, ")  # a list's name
                 self._log(f"{split}: {count} of {manifest.source}, {description}")
             restrictions = runtime.run_on_main(lambda: describe_licence_restrictions(checkpoints))  # files are hashed
-            fork_notes = [f"fork: {fork}" for fork in self.forks]
-            for note in (*notes, *fork_notes, *restrictions, *self.dataset.messages, *self._describe_warmup()):
+            set_num_threads(runtime.device.type, self.run_config.num_workers)
+            notes = [*runtime.take_messages(), *notes, *(f"fork: {fork}" for fork in self.forks), *restrictions]
+            for note in (*notes, *self.dataset.messages, *self._describe_warmup()):
                 self._log(note)
             self._log(f"{self.plan.describe(self.dataset.noun)}; {runtime.precision}")
             trainer = Trainer(

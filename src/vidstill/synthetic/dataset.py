@@ -16,7 +16,7 @@ import av
 import numpy as np
 from jaxtyping import UInt8
 
-from vidstill.engine.distributed import count_cores
+from vidstill.engine.cpu import count_cores
 from vidstill.parallel.pool import LostTask, map_in_workers
 from vidstill.synthetic.drawing import MOTION_CLASSES, draw_clip
 from vidstill.utils.files import write_bytes

@@ -12,7 +12,7 @@ from vidstill.data.decode.images import is_image_file
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.storage.fetch import BrokenVideo
 from vidstill.data.tools.probe import VideoStats, read_manifest_stats, read_video_facts
-from vidstill.engine.distributed import count_cores
+from vidstill.engine.cpu import count_cores
 from vidstill.recipes.auto.defaults import MAX_PROBED_FILES, DeviceKind
 from vidstill.utils.rng import numpy_rng
 from vidstill.utils.types import InputError
