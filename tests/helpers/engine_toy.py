@@ -51,13 +51,20 @@ def toy_plan(*, epochs: int = 4, batch: int = 8, at_once: int | None = None, wor
 
 
 def toy_batches(
-    plan: TrainingPlan, runtime: Runtime, *, poison: tuple[int, ...] = (), slow: float = 0.0
+    plan: TrainingPlan,
+    runtime: Runtime,
+    *,
+    poison: tuple[int, ...] = (),
+    slow: float = 0.0,
+    stop_after: int | None = None,
 ) -> BatchFactory:
     """A step's clips depend on the step alone; `poison` names the steps (from 0) whose first micro-batch has a NaN."""
 
     def batches(start: int) -> Iterator[tuple[Any, ...]]:
         size = plan.videos_per_microbatch
         for step in range(start, plan.total_steps):
+            if step == stop_after:
+                raise RunStopped("the data failed")
             clips = torch.randn(plan.videos_per_step, 6, generator=torch.Generator().manual_seed(step))
             labels = clips.sum(1)
             if step in poison:
@@ -85,6 +92,8 @@ def main() -> int:
     parser.add_argument("--poison", type=int, nargs="*", default=())
     parser.add_argument("--width", type=int, default=8)
     parser.add_argument("--patience", type=int, help="epochs; each is scored by the weights that it ends with")
+    parser.add_argument("--own-disks", action="store_true", help="each process has a directory of its own")
+    parser.add_argument("--stop-after", type=int, help="steps, after which the data fail")
     parser.add_argument("--largest-file", type=int, help="bytes: what a full disk is like")
     options = parser.parse_args()
     if options.largest_file:
@@ -92,7 +101,8 @@ def main() -> int:
     runtime = Runtime("fp32")
     plan = toy_plan(epochs=options.epochs, at_once=options.at_once, world=runtime.world_size)
     task = Toy(width=options.width)
-    batches = toy_batches(plan, runtime, slow=options.slow, poison=tuple(options.poison))
+    batches = toy_batches(plan, runtime, slow=options.slow, poison=tuple(options.poison), stop_after=options.stop_after)
+    folder = options.folder / f"disk{runtime.rank}" if options.own_disks else options.folder
     settings = {"plan": plan, "optim": OPTIM, "runtime": runtime, "seed": 0, "save_steps": 1}
     if options.patience:
         settings["validation"] = Validation(
@@ -100,7 +110,7 @@ def main() -> int:
         )
     try:
         with raise_signals():  # as `vidstill.cli.main.main` does
-            Trainer(task, batches, run_dir=options.folder, **settings).train()
+            Trainer(task, batches, run_dir=folder, **settings).train()
     except RunStopped as error:
         print(error)
         return error.exit_code
