@@ -280,7 +280,11 @@ class Trainer:
         Raises:
             InputError: It belongs to another run, or its content is no state's.
         """
-        state = read_on_main(lambda: load_state(self.state_dir, warn=self._warn), self.runtime)
+        title = self.title
+        state = read_on_main(
+            lambda: load_state(self.state_dir, warn=lambda text: print(f"{title}: {text}", file=sys.stderr)),
+            self.runtime,
+        )
         if state is None:
             return None
         with convert_content_errors(self.state_dir):
@@ -299,6 +303,3 @@ class Trainer:
             losses = state.get("losses", {}) if not is_fork else {}  # an older version did not save them
             self.saver.begin(self.start_step, len(self.validation_history.scores), LossHistory(**losses))
         return state.get("log")
-
-    def _warn(self, message: str) -> None:
-        print(f"{self.title}: {message}", file=sys.stderr)
