@@ -1,6 +1,7 @@
 """Runs code in a process that the kernel kills at its first forbidden system call: what it does not do is certain."""
 
 import ctypes
+import io
 import os
 import pickle
 import platform
@@ -8,6 +9,7 @@ import signal
 import struct
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -65,3 +67,22 @@ def call_without(names: tuple[str, ...], fn: Callable[[], Any]) -> Any:
     assert code != -signal.SIGSYS, f"a system call was made that none of {names} should be"
     assert (code, bool(answer)) == (0, True), "the process did not end as it should"
     return pickle.loads(answer)
+
+
+def read_alone(fn: Callable[[Any], Any], source: Path | bytes) -> Any:
+    """Return `fn(source)` from a process that may open no socket and no file; a path is opened for it beforehand."""
+    if isinstance(source, bytes):
+        return call_without(("socket", "open"), lambda: fn(source))
+    with source.open("rb", buffering=0) as file:
+
+        def give_opened(path: Path, *_: object, **__: object) -> io.FileIO:
+            if path != source:
+                raise PermissionError(f"{path} is another file")
+            file.seek(0)
+            return io.FileIO(os.dup(file.fileno()))
+
+        def call() -> Any:
+            Path.open = give_opened  # type: ignore[assignment, method-assign]
+            return fn(source)
+
+        return call_without(("socket", "open"), call)

@@ -1,7 +1,9 @@
 """A file that is read as a video is all that is read: no socket, no other file; and its cost is bounded."""
 
+import io
 import resource
 import shutil
+from contextlib import suppress
 
 import av
 import numpy as np
@@ -18,11 +20,12 @@ from hostile_media import (
     state_size,
 )
 from PIL import Image
-from system_calls import call_without
+from system_calls import call_without, read_alone
 from tiny_videos import number_of, write_video
 
 from vidstill.bench.reading import read_with_pyav
-from vidstill.data.decode.container import CONTAINERS
+from vidstill.data.decode.container import CONTAINERS, OPEN_OPTIONS
+from vidstill.data.decode.images import IMAGE_EXTENSIONS
 from vidstill.data.decode.reader import count_frames, iter_frames, read_frames
 from vidstill.data.storage.fetch import BrokenVideo
 
@@ -107,6 +110,49 @@ def write_gif(path):
             out.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         out.mux(stream.encode(None))
     return path
+
+
+def list_demuxers() -> list[str]:
+    return [name for name in sorted(av.formats_available) if av.ContainerFormat(name).is_input]
+
+
+def test_every_demuxer_that_is_not_on_the_list_is_refused_before_it_reads(other):
+    others = [name for name in list_demuxers() if not {*name.split(",")} & {*CONTAINERS, "3gp", "3g2", "mp4", "webm"}]
+
+    def open_all() -> list[str]:
+        opened = []
+        for name in others:
+            for content in (SESSION, list_in_ffconcat(other), list_in_hls(other), data):
+                with suppress(av.ArgumentError), av.open(io.BytesIO(content), format=name, options=OPEN_OPTIONS):
+                    opened.append(name)
+        return opened
+
+    data = other.read_bytes()
+    read_frames(data, [0])
+    assert len(others) > 300
+    assert call_without(("socket", "open"), open_all) == []
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(900)
+def test_no_suffix_of_a_demuxer_makes_a_file_show_another(other):
+    suffixes = {suffix for name in list_demuxers() for suffix in (name, *av.ContainerFormat(name).extensions)}
+    data = other.read_bytes()
+    contents = [
+        SESSION,
+        list_in_ffconcat(other),
+        list_in_hls(other),
+        list_in_ffconcat(other.name),
+        refer_to(data, other),
+    ]
+    contents[-1] = contents[-1].replace(b"mdat", b"free")
+    assert len(suffixes) > 400
+    for suffix in sorted(suffixes - {name[1:] for name in IMAGE_EXTENSIONS}):  # Pillow's
+        for n, content in enumerate(contents):
+            path = other.parent / f"{n}.{suffix.replace(',', '.')}"
+            path.write_bytes(content)
+            assert read_alone(read_or_refuse, path) != "frames", path
+            path.unlink()
 
 
 def test_containers_that_are_read_need_a_file_and_are_known_to_ffmpeg():

@@ -1,13 +1,16 @@
 """Damaged files give frames or a named error: no crash, no hang, no other error, no memory that grows."""
 
+import os
+import sys
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from itertools import groupby
 
 import pytest
 from damaged_videos import LARGE
-from mutants import Reading, make_mutant, read_file
+from mutants import Reading, make_mutant, read_as_dataset, read_file
 from paths import DATA
+from system_calls import forbid_calls, read_alone
 from vicious_videos import VICIOUS
 
 from vidstill.data.decode.reader import read_frames
@@ -45,11 +48,23 @@ def sources(tmp_path_factory):
     return [folder / name for name in MADE]
 
 
+@lru_cache
+def forbid_sockets(process: int) -> None:
+    """Let the kernel kill this process at the first socket that it opens."""
+    forbid_calls("socket")
+
+
+def read_without_sockets(file: tuple[str, str, bytes], number: int) -> Reading:
+    if sys.platform == "linux":
+        forbid_sockets(os.getpid())
+    return read_file(file, number)
+
+
 def read_all(make: Callable[[int], tuple[str, str, bytes]], count: int) -> list[Reading]:
-    """Read the files of these numbers in two processes, and fail with those that do not end as they should."""
+    """Read files in two processes that open no socket, and fail with those that do not end as they should."""
     wrong, readings = [], []
     for number, result in map_in_workers(
-        lambda n: read_file(make(n), n), range(count), workers=2, timeout_seconds=30.0
+        lambda n: read_without_sockets(make(n), n), range(count), workers=2, timeout_seconds=30.0
     ):
         if not isinstance(result, Reading):
             wrong.append(f"{make(number)[0]} {result.reason}")
@@ -104,3 +119,22 @@ def test_damaged_real_files_give_frames_or_a_named_error():
     if not small:
         pytest.skip(f"real clips are not in {CLIPS}; set VIDSTILL_DATA")
     assert len(read_all(partial(make_mutant, small, SEED), 500)) == 500
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1800)
+def test_no_damaged_file_makes_ffmpeg_open_a_socket_or_another_file(sources, tmp_path):
+    real = sorted(path for path in CLIPS.glob("*.*") if 0 < path.stat().st_size < 70_000 and path.suffix != ".json")
+    for source in (*sources, *real):
+        read_as_dataset(source, 0)  # what a codec's library opens at its first use, such as the number of processors
+
+    def read(n: int) -> str:
+        _, suffix, data = make_mutant([*sources, *real], SEED + 1, n)
+        path = tmp_path / f"{n}{suffix}"
+        path.write_bytes(data)
+        outcomes = {read_alone(partial(read_as_dataset, seed=n), source) for source in (path, data)}
+        path.unlink()
+        return " and ".join(sorted(outcomes))
+
+    outcomes = [outcome for _, outcome in map_in_workers(read, range(2000), workers=2, timeout_seconds=60.0)]
+    assert set(outcomes) == {"frames", "broken"}

@@ -25,11 +25,12 @@ do not: they name other files and addresses, so that what is read would not be t
 MAX_PIXELS = 2**25
 """Of a frame or an image: an 8K frame has as many. Damaged headers state more, which would fill the memory."""
 
-_OPTIONS = {
+OPEN_OPTIONS = {
     "format_whitelist": ",".join(CONTAINERS),
     "protocol_whitelist": "none",  # FFmpeg reads through a Python file and opens nothing itself
     "max_pixels": str(MAX_PIXELS),
 }
+"""FFmpeg's, for every file that it opens."""
 
 
 class _NamelessFile:
@@ -55,7 +56,7 @@ def open_container(file: Path | bytes, name: str) -> Iterator[Any]:
         if excess := find_header_excess(binary_file):
             raise BrokenVideo(name, excess)
         try:
-            container: Any = av.open(_NamelessFile(binary_file), options=_OPTIONS, metadata_errors="ignore")
+            container: Any = av.open(_NamelessFile(binary_file), options=OPEN_OPTIONS, metadata_errors="ignore")
         except av.ArgumentError as error:  # so FFmpeg answers for a container that is not on the list
             raise BrokenVideo(
                 name, "is in none of the containers that are read, such as MP4, Matroska, AVI and MPEG-TS"
