@@ -14,6 +14,7 @@ from hostile_media import (
     compress_header,
     list_in_ffconcat,
     list_in_hls,
+    rebuild_atom,
     refer_to,
     repeat_edit,
     state_samples,
@@ -224,6 +225,14 @@ def test_a_header_that_states_more_frames_than_are_indexed_takes_no_memory(tmp_p
     with pytest.raises(BrokenVideo, match="states 10000000 frames or sounds: more than 8388608 are not indexed"):
         count_frames(data)
     assert call_without((), lambda: measure_growth(data)) < 2**24
+
+
+def test_a_compressed_header_is_not_decompressed_beyond_measure(tmp_path):
+    data = write_video(tmp_path / "video.mp4").read_bytes()
+    bomb = compress_header(rebuild_atom(data, (b"moov", b"udta"), bytes(2**26)))
+    assert len(bomb) < 2**17
+    with pytest.raises(BrokenVideo, match="has a compressed header of more than 16777216 bytes"):
+        count_frames(bomb)
 
 
 def test_text_in_an_image_is_not_decompressed_beyond_measure():

@@ -11,11 +11,12 @@ MAX_EDITS = 1_000
 MAX_INDEX_ENTRIES = 2**23
 """A track's samples, times the entries of its edit list. FFmpeg takes some 70 bytes for each, in a file of any size."""
 
-_MAX_HEADER_BYTES = 2**28  # of a moov atom, also where it is compressed
+_MAX_HEADER_BYTES = 2**28  # of a moov atom
+_MAX_COMPRESSED_BYTES = 2**24  # of one that QuickTime compressed, before it did
 _MAX_ATOMS = 1_000  # at the root, before the header
 _MAX_DEPTH = 10  # FFmpeg's own limit
 _ATOM_HEAD = struct.Struct(">I4s")
-_STATING_ATOMS = frozenset({b"trak", b"elst", b"stsz", b"stz2", b"stts", b"hdlr"})
+_STATING_ATOMS = frozenset({b"trak", b"elst", b"stsz", b"stz2", b"stts", b"hdlr", b"cmvd"})
 _NESTING_ATOMS = frozenset({b"moov", b"cmov", b"trak", b"edts", b"mdia", b"minf", b"stbl"})
 
 
@@ -85,7 +86,7 @@ def _iter_atoms(data: bytes, start: int, end: int, depth: int = 0) -> Iterator[t
 
 def _decompress(data: bytes) -> bytes:
     try:
-        return zlib.decompressobj().decompress(data, _MAX_HEADER_BYTES)
+        return zlib.decompressobj().decompress(data, _MAX_COMPRESSED_BYTES)
     except zlib.error:
         return b""
 
@@ -104,4 +105,6 @@ def _find_excess(header: bytes) -> str | None:
             track.has_unit_durations = content[4:8] + content[12:16] == b"\0\0\0\1\0\0\0\1"
         elif kind == b"hdlr":
             track.is_sound |= content[8:12] == b"soun"
+        elif kind == b"cmvd" and int.from_bytes(content[:4], "big") > _MAX_COMPRESSED_BYTES:
+            return f"has a compressed header of more than {_MAX_COMPRESSED_BYTES} bytes"
     return next((excess for track in tracks if (excess := track.find_excess())), None)
