@@ -1,7 +1,9 @@
 """What a list, a pack and an option may reach: no address that runs code, nothing outside a pack's own directory."""
 
+import inspect
 import json
 import os
+import re
 import socket
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from vidstill.cli.main import main
 from vidstill.data.ava.video_files import read_frame_list
 from vidstill.data.decode.reader import VideoReader
 from vidstill.data.manifest.open import open_manifest
+from vidstill.data.storage import addresses
 from vidstill.data.storage.addresses import SCHEMES, parse_address
 from vidstill.data.storage.fetch import BrokenVideo, ShardMember, fetch_source, parse_path, resolve_filesystem
 from vidstill.data.tools.scan import scan_dataset
@@ -61,6 +64,32 @@ def test_any_text_is_a_plain_address_of_a_known_scheme_or_never_reaches_fsspec(t
     assert parse_path(text) == text
 
 
+@given(SPELLINGS, st.sampled_from(["path", "shard"]), st.sampled_from(["list.jsonl", "index.jsonl"]))
+def test_any_text_in_a_list_is_a_local_path_or_a_plain_address_or_is_refused(tmp_path_factory, text, key, name):
+    path = tmp_path_factory.getbasetemp() / name
+    path.write_text(json.dumps({"path": "a.mp4", "bytes": 5, "offset": 0, key: text}) + "\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fsspec, "url_to_fs", None)  # nothing is looked up: the row states a size
+        try:
+            source = open_manifest(path).rows[0].source
+        except InputError:
+            return
+    file = source.shard if isinstance(source, ShardMember) else source
+    if isinstance(file, str):
+        assert name == "list.jsonl"
+        assert parse_address(file) == text
+    elif name == "index.jsonl":
+        assert Path(os.path.normpath(file)).is_relative_to(path.parent)
+
+
+def test_one_module_reaches_fsspec_and_in_one_function():
+    source = Path(addresses.__file__).parents[2]
+    modules = [path for path in source.rglob("*.py") if re.search(r"^\s*(import|from) fsspec", path.read_text(), re.M)]
+    assert [path.relative_to(source).as_posix() for path in modules] == ["data/storage/fetch.py"]
+    assert re.findall(r"fsspec\.\w+", modules[0].read_text()) == ["fsspec.url_to_fs"]
+    assert "fsspec.url_to_fs" in inspect.getsource(resolve_filesystem)
+
+
 @pytest.mark.parametrize("scheme", sorted({*fsspec.available_protocols()} - SCHEMES))
 def test_no_other_scheme_of_fsspec_is_read(scheme):
     for text in (f"{scheme}://bucket/a.mp4", f"{scheme}::s3://bucket/a.mp4", f"s3://bucket/a.mp4::{scheme}://b"):
@@ -95,16 +124,16 @@ def lists_that_name(address: str) -> dict[str, str]:
     """A file of each form that names an address where a video's path is."""
     packed = {"path": "a.mp4", "shard": address, "offset": 0, "bytes": 5}
     return {
-        "paths.txt": f"{address}\n",
-        "kinetics.txt": f"{address} 0\n",
-        "frames.txt": f"{address} 42 0\n",
+        "paths.txt": f"{address}/a.mp4\n",  # the directory is looked up, which is the address
+        "kinetics.txt": f"{address}/a.mp4 0\n",
+        "frames.txt": f"{address}/a 42 0\n",
         "plain.csv": f"{address}/a.mp4,0\n",
-        "table.csv": f"path,label\n{address},0\n",
-        "list.jsonl": json.dumps({"path": address}) + "\n",
+        "table.csv": f"path,label\n{address}/a.mp4,0\n",
+        "list.jsonl": json.dumps({"path": f"{address}/a.mp4"}) + "\n",
         "sized.jsonl": json.dumps({"path": address, "bytes": 5, "frames": 4}) + "\n",
         "shard.jsonl": json.dumps(packed) + "\n",
         "index.jsonl": json.dumps(packed) + "\n",
-        "train.csv": f"{address} 0\n",
+        "train.csv": f"{address}/a.mp4 0\n",
     }
 
 
