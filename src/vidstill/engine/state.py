@@ -103,9 +103,9 @@ def check_state(
     """
     steps, saved = state["progress"]["completed_steps"], state["run"]
     for name in _BATCHES if steps == fork_step else identity:
-        if saved.get(name) != identity[name]:
+        if name in saved and saved[name] != identity[name]:  # an older version may lack a name
             raise InputError(
-                f"{state_dir} holds the state of a run with {name} {saved.get(name)}, here it is {identity[name]}; "
+                f"{state_dir} holds the state of a run with {name} {saved[name]}, here it is {identity[name]}; "
                 "take another --out, or the settings of that run"
             )
     if steps > identity["total_steps"]:

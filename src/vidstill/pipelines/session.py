@@ -27,6 +27,7 @@ from vidstill.figures.charts import draw_validation_curve
 from vidstill.pipelines.forks import apply_forks, find_precision, parse_fork_request, plan_forks
 from vidstill.pipelines.run_config import BaseRunConfig
 from vidstill.pipelines.run_dir import RunIdentity, WeightsSource, open_run_dir
+from vidstill.recipes.recipe import Recipe
 from vidstill.recipes.run_file import Fork
 from vidstill.utils.files import TEST_FILE, get_package_version, write_bytes
 from vidstill.utils.text import pluralize
@@ -181,6 +182,7 @@ class TrainingSession:
                 keep_states=self.run_config.keep_states,
                 keep_every=self.run_config.keep_every,
                 fork_step=self.forks[-1].step if self.forks else None,
+                advice=self._advise_other_settings(),
                 validation=validation,
                 title=self.log_prefix,
                 noun=get_clip_noun(self.dataset.noun),
@@ -216,6 +218,15 @@ class TrainingSession:
             if self.runtime.is_main:
                 write(result)
             self.runtime.barrier()
+
+    def _advise_other_settings(self) -> str:
+        """Return what mends a loss that is not finite, as options that this command has in the same directory."""
+        if not isinstance(self.original_recipe, Recipe):
+            return "lower the learning rate or train in fp32"
+        words = f"optim.base_lr={self.recipe.optim.base_lr / 10:g}"
+        if self.runtime.precision != "fp32":
+            words = f"{words}, or --resume-with precision=fp32"
+        return f"run the same command with --resume-with {words}"
 
     def _describe_warmup(self) -> list[str]:
         """Return a line on a warm-up that was shortened, or may have been, since the user gave the epochs only."""

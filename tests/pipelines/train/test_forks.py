@@ -120,10 +120,14 @@ def test_the_runs_own_command_goes_on_with_the_fork(folder, forked, tmp_path, mo
 
 
 @pytest.mark.survival("SIGKILL while a fork is made", "1→1", "same bits")
-@pytest.mark.parametrize("again", ["", SLOWER])
 @pytest.mark.parametrize(
-    ("name", "call", "is_before"),
-    [("write_run", 1, False), ("set_aside", 1, True), ("set_aside", 1, False), ("write_run", 2, False)],
+    ("name", "call", "is_before", "again"),
+    [
+        ("write_run", 1, False, ""),
+        ("set_aside", 1, True, SLOWER),
+        ("set_aside", 1, False, ""),
+        ("write_run", 2, False, SLOWER),
+    ],
 )
 def test_a_kill_while_a_fork_is_made_loses_nothing(folder, forked, tmp_path, monkeypatch, name, call, is_before, again):
     out = copy(folder / "teacher", tmp_path / "teacher")
@@ -167,6 +171,16 @@ def test_a_second_fork_adds_to_the_first(folder, forked, tmp_path):
     state = torch.load(sorted((out / "state").glob("*.pt"))[-1], weights_only=True)
     assert state["precision"] == "bf16"
     run(" ".join(teacher(folder, out)))  # typed with --precision fp32, it leaves the finished fork
+
+
+def test_the_advice_of_a_run_that_has_failed_can_be_followed_in_its_directory(folder, tmp_path, capsys):
+    out, wild = tmp_path / "teacher", {"schedule__epochs": 12, "save_seconds": 0, "optim__base_lr": 1e30}
+    command = typed(TEACHER, data=folder / "data/unlabelled.txt", out=out, **wild)
+    assert main(command) == 1
+    printed = capsys.readouterr().err
+    assert "run the same command with --resume-with optim.base_lr=1e+29" in printed
+    run(f"{' '.join(command)} --resume-from 1 --resume-with optim.base_lr=0.1")
+    assert len(log(out)) == 24
 
 
 # ---- A finished run --------------------------------------------------------------------------------------------------
