@@ -12,6 +12,7 @@ from toy_runs import STEPS, get_weights, read_log, train
 
 from vidstill.engine import checkpoint
 from vidstill.engine.checkpoint import get_step, list_states, load_state, set_aside
+from vidstill.engine.lr_schedule import TrainingPlan
 from vidstill.utils.checksums import record_checksums, verify_directory
 from vidstill.utils.types import InputError
 
@@ -123,3 +124,10 @@ def test_settings_of_the_optimizer_are_the_new_ones(run_dir):
     assert all(torch.isfinite(state["exp_avg"]).all() for state in trainer.optimizer.state.values())
     with pytest.raises(InputError, match="other parameter groups"):
         train(run_dir, optim=replace(OPTIM, no_weight_decay=("layers",)), task=Toy(), fork_step=STEPS)
+
+
+def test_a_setting_that_a_newer_version_added_does_not_block_a_state(run_dir, finished, monkeypatch):
+    set_aside(run_dir, 15)
+    get_identity = TrainingPlan.get_identity
+    monkeypatch.setattr(TrainingPlan, "get_identity", lambda plan: {**get_identity(plan), "added": 1.0})
+    assert get_weights(train(run_dir, keep_every=5).task) == get_weights(finished.task)
