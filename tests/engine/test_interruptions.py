@@ -82,22 +82,31 @@ def test_signal_ends_the_run_after_the_step_with_its_state_saved(tmp_path, unint
     assert_resumes(tmp_path, step + 1, uninterrupted)
 
 
+@pytest.fixture(scope="module")
+def weights_of_two(tmp_path_factory):
+    """What two processes end with that nothing interrupts."""
+    folder = tmp_path_factory.mktemp("two")
+    subprocess.run([*TWO_PROCESSES, folder], check=True, capture_output=True)
+    return load_weights(folder)
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGKILL])
 @pytest.mark.survival("SIGUSR1 to one of two processes", "2→2", "same bits")
-def test_signal_to_one_process_ends_both_with_the_state_saved(tmp_path):
-    """Each exits with code 75, and torchrun with 1."""
-    program = [*TWO_PROCESSES, tmp_path / "cut"]
-    with subprocess.Popen([*program, "--slow", "0.1"], stderr=subprocess.PIPE, text=True) as launcher:
-        wait_for_steps(tmp_path / "cut", 2, launcher)
-        os.kill(find_ranks(launcher.pid)[1], signal.SIGUSR1)
-        errors = launcher.communicate(timeout=60)[1]
+@pytest.mark.survival("lost rank: SIGKILL of one of two processes", "2→2", "same bits")
+def test_signal_to_one_process_ends_both_and_the_same_command_resumes(tmp_path, weights_of_two, number):
+    """After SIGUSR1 both have exited with code 75, and torchrun with 1."""
+    with subprocess.Popen([*TWO_PROCESSES, tmp_path, "--slow", "0.1"], stderr=subprocess.PIPE, text=True) as launcher:
+        wait_for_steps(tmp_path, 2, launcher)
+        os.kill(find_ranks(launcher.pid)[1], number)
+        errors = launcher.communicate(timeout=120)[1]
     assert launcher.returncode == 1
-    assert errors.count("exitcode  : 75 ") == 2
-    steps = len(read_log(tmp_path / "cut"))
-    assert load_state(tmp_path / "cut" / "state")["progress"]["completed_steps"] == steps < STEPS
-    for out in ("cut", "whole"):
-        subprocess.run([*TWO_PROCESSES, tmp_path / out], check=True, capture_output=True)
-    weights = load_weights(tmp_path / "cut")
-    assert all(torch.equal(weights[name], tensor) for name, tensor in load_weights(tmp_path / "whole").items())
+    if number == signal.SIGUSR1:
+        assert errors.count("exitcode  : 75 ") == 2
+        assert load_state(tmp_path / "state")["progress"]["completed_steps"] == len(read_log(tmp_path)) < STEPS
+    assert not (tmp_path / "weights.pt").exists()
+    subprocess.run([*TWO_PROCESSES, tmp_path], check=True, capture_output=True)
+    weights = load_weights(tmp_path)
+    assert all(torch.equal(weights[name], tensor) for name, tensor in weights_of_two.items())
 
 
 def find_ranks(launcher: int) -> dict[int, int]:

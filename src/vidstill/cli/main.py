@@ -105,10 +105,10 @@ def _run_verb(verb: str, options: Sequence[str]) -> int:
     except SystemExit as exit:  # tyro has printed help (0), or an error in an option (2)
         return int(exit.code or 0)
     except Exception as error:
-        code = _get_exit_code(error)
-        if code is None:
+        message, code = _describe_error(error)
+        if not message:
             raise
-        return _print_error(str(error), code)
+        return _print_error(message, code)
 
 
 def _parse_command(verb: str, options: Sequence[str]) -> Callable[[], None]:
@@ -137,15 +137,18 @@ def _suggest_verb(arguments: Sequence[str]) -> int:
     return _print_error(f"there is no verb {typed!r}; {hint}", 2)
 
 
-def _get_exit_code(error: Exception) -> int | None:
-    """Return the exit code of an error that the user can mend; None: the error is a bug."""
+def _describe_error(error: Exception) -> tuple[str, int]:
+    """Return the message and the exit code of an error that is no bug of ours; an empty message: it is one."""
     from vidstill.utils.types import InputError
 
     if isinstance(error, InputError):
-        return 2
+        return str(error), 2
+    from vidstill.engine.distributed import is_lost_process
     from vidstill.engine.interruption import RunStopped
 
-    return error.exit_code if isinstance(error, RunStopped) else None
+    if is_lost_process(error):
+        return "another process of this run has ended, and its own message says why; the saved state remains", 1
+    return (str(error), error.exit_code) if isinstance(error, RunStopped) else ("", 1)
 
 
 def _print_error(message: str, exit_code: int) -> int:

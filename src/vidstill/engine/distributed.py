@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from vidstill.engine.cpu import describe_overload, find_bf16_flags
+from vidstill.engine.interruption import RunStopped
 from vidstill.utils.rng import derive_sample_seed
 from vidstill.utils.types import InputError
 
@@ -130,25 +131,23 @@ class Runtime:
 
         Raises:
             InputError: `fn` raised it; it is raised on every rank.
+            RunStopped: `fn` raised it, or any other error, which is raised on rank 0 as it is.
         """
-        result: Any = None
-        if self.is_main:
-            try:
-                result = fn()
-            except InputError as error:
-                result = error
-        result = self.broadcast(result)
-        if isinstance(result, InputError):
-            raise result
-        return result
+        result, error = None, None
+        try:
+            result = fn() if self.is_main else None
+        except Exception as raised:
+            error = raised
+        result, kind, message = self.broadcast((result, *_describe_error(error)))
+        if error is not None:
+            raise error
+        if kind is not None:
+            raise kind(message)
+        return cast(T, result)
 
     def release_models(self) -> None:
         """Drop references to the prepared tasks, so that their memory is freed."""
         self.accelerator.free_memory()
-
-    def barrier(self) -> None:
-        """Wait for all processes."""
-        self.accelerator.wait_for_everyone()
 
     def close(self) -> None:
         """Leave the process group; the last call of a program."""
@@ -161,3 +160,18 @@ class Runtime:
             return "fp32"
         has_bf16 = all(self.all_gather(bool(find_bf16_flags())))  # the same answer on all ranks
         return "bf16" if has_bf16 else "fp32"
+
+
+def is_lost_process(error: Exception) -> bool:
+    """Return whether an error says that another process of this run has ended while this one waited for it."""
+    is_gloo = isinstance(error, RuntimeError) and "gloo/transport" in str(error)  # connection closed, reset or broken
+    return is_gloo or isinstance(error, torch.distributed.DistError)
+
+
+def _describe_error(error: Exception | None) -> tuple[type[Exception] | None, str]:
+    """Return what other ranks raise, whether or not the error itself can be sent."""
+    if error is None:
+        return None, ""
+    if isinstance(error, (InputError, RunStopped)):
+        return InputError if isinstance(error, InputError) else RunStopped, str(error)
+    return RunStopped, f"rank 0 failed, and its own message says where ({type(error).__name__}: {error})"

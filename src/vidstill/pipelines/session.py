@@ -195,7 +195,8 @@ class TrainingSession:
                 epoch, score = history.best
                 selection = {"epoch": epoch, "metric": validation.metric, "score": score}
                 metadata["model_selection"] = selection | {"source": str(validation_set.source)}
-            if runtime.is_main:
+
+            def write() -> None:
                 try:
                     if validation:
                         chart = draw_validation_curve(history.scores, shorten_metric(validation.metric))
@@ -203,10 +204,11 @@ class TrainingSession:
                     write_checkpoint(out / MODEL_FILE, model.state_dict(), metadata)
                 except InputError as error:
                     raise RunStopped(f"{error}; training is done and its checkpoint saved") from error
-            runtime.barrier()
+
+            runtime.run_on_main(write)
             return dict(metadata.get("model_selection", {}))
 
-    def test_once(self, evaluate: Callable[[], T], write: Callable[[T], object]) -> None:
+    def test_once(self, evaluate: Callable[[], T], write: Callable[[T], None]) -> None:
         """Test the trained model and write the result, unless it is there already.
 
         Args:
@@ -215,9 +217,7 @@ class TrainingSession:
         """
         if not self.runtime.broadcast((self.run_config.out / TEST_FILE).exists()):
             result = evaluate()
-            if self.runtime.is_main:
-                write(result)
-            self.runtime.barrier()
+            self.runtime.run_on_main(lambda: write(result))
 
     def _advise_other_settings(self) -> str:
         """Return what mends a loss that is not finite, as options that this command has in the same directory."""

@@ -136,9 +136,7 @@ def train_lars_probe(source: str, run_config: ProbeRunConfig, config: LarsProbeC
         {data.name: {"test": list(result.broken_videos.values())}},
         {data.name: {split: manifest.num_missing for split, manifest in data.splits.items()}},
     )
-    if runtime.is_main:
-        write_json(config.out / TEST_FILE, report.to_dict())
-    runtime.barrier()
+    runtime.run_on_main(lambda: write_json(config.out / TEST_FILE, report.to_dict()))
     return report
 
 

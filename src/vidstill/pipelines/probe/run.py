@@ -1,6 +1,7 @@
 """Probe encoders on datasets: all features are computed once, then every probe is fitted on them."""
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -47,16 +48,21 @@ def run_probes(sources: Sequence[str], run_config: ProbeRunConfig, config: Probe
     check_disk_space([cache for *_, caches in jobs for cache in caches if cache.config.pool == "tokens"])
     results: list[ProbeResult] = []
     broken: dict[str, dict[ProbeSplit, list[str]]] = {}
-    for encoder, dataset, caches in jobs:
-        for cache in caches:
+
+    def fit(encoder: VideoEncoder, dataset: ProbeDataset, caches: Sequence[FeatureCache]) -> list[ProbeResult]:
+        (train, broken_train), (test, broken_test) = (cache.read() for cache in caches)
+        _check_classes(next(iter(train.values())).labels.numpy(), dataset, config)
+        broken[dataset.name] = {"train": broken_train, "test": broken_test}
+        return [
+            ProbeResult(encoder.source, dataset.name, name, *fit)
+            for name, features in train.items()
+            for fit in fit_probes(features, test[name], len(dataset.classes), config, runtime.device, dataset.name)
+        ]
+
+    for job in jobs:
+        for cache in job[-1]:
             cache.compute()
-        if runtime.is_main:
-            (train, broken_train), (test, broken_test) = (cache.read() for cache in caches)
-            _check_classes(next(iter(train.values())).labels.numpy(), dataset, config)
-            broken[dataset.name] = {"train": broken_train, "test": broken_test}
-            for name, features in train.items():
-                fits = fit_probes(features, test[name], len(dataset.classes), config, runtime.device, dataset.name)
-                results += [ProbeResult(encoder.source, dataset.name, name, *fit) for fit in fits]
+        results += runtime.run_on_main(partial(fit, *job))
     missing = {each.name: {split: part.num_missing for split, part in each.splits.items()} for each in datasets}
     return runtime.broadcast(ProbeReport(tuple(results), broken, missing))
 
