@@ -82,7 +82,7 @@ def test_a_directory_is_opened_again_for_the_same_work(tmp_path: Path):
         with open_run(out, metadata=metadata):
             pass
     assert json.loads((out / "recipe.json").read_text()) == json.loads(json.dumps({**RUN, "versions": 1}))
-    assert os.listdir(out) == ["recipe.json"]
+    assert sorted(os.listdir(out)) == ["SHA256SUMS", "recipe.json"]
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from vidstill.pipelines.train.detector import run_detector_training
 from vidstill.pipelines.trained_models import load_detector
 from vidstill.recipes.recipe import DetectionRecipe
 from vidstill.tasks.metrics.ava_map import MatchingOrder, format_frame_map
-from vidstill.utils.files import TEST_FILE
+from vidstill.utils.output_dir import read_result
 from vidstill.utils.terminal import echo, echo_skipped, show_progress_bar
 from vidstill.utils.text import format_one_line, pluralize
 from vidstill.utils.types import InputError, check_range
@@ -41,7 +41,7 @@ def detect_train_command(
 ) -> None:
     """Train an action detector by a recipe and test it; the same command again resumes the run."""
     out = run_detector_training(recipe, run_config, init=init, changes=changes)
-    echo(f"trained: {out}\n{format_frame_map(jsons.loads((out / TEST_FILE).read_text()))}")
+    echo(f"trained: {out}\n{format_frame_map(read_result(out))}")
 
 
 def detect_evaluate_command(

@@ -11,7 +11,7 @@ from vidstill.cli.options import NO_PREFIX, Json, Source
 from vidstill.pipelines.run_config import FinetuneRunConfig, RunConfig, Workers
 from vidstill.recipes.quickstart import DistillationMethod
 from vidstill.recipes.recipe import FinetuneRecipe, PretrainRecipe
-from vidstill.utils.files import TEST_FILE
+from vidstill.utils.output_dir import read_result
 from vidstill.utils.terminal import echo
 
 # The work is imported where it is done: `--help` and a mistyped option answer without it.
@@ -45,7 +45,7 @@ def finetune_command(
         echo(f"fine-tuned: {run_config.out}, one run per fold\n{format_folds(summary)}")
     else:
         out = run_finetuning(recipe, run_config, init=init, notes=notes, changes=changes)
-        echo(f"fine-tuned: {out}\n{format_classification_result(jsons.loads((out / TEST_FILE).read_text()))}")
+        echo(f"fine-tuned: {out}\n{format_classification_result(read_result(out))}")
 
 
 def evaluate_command(

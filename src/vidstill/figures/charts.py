@@ -13,6 +13,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from vidstill.utils.checksums import verify_file
+
 ChartPoint = tuple[float, float]
 LineStyle = Literal["solid", "dashed", "dotted", "dashdot"]
 
@@ -70,9 +72,14 @@ def save_png(figure: Any, *, crop: bool = False) -> bytes:
 
 
 def read_log(run_dir: Path) -> Log:
-    """Return a run's training steps in order, without validation lines and without a torn last line."""
-    steps: list[dict[str, Any]] = []
-    for text in (run_dir / "log.jsonl").read_text(encoding="utf-8").splitlines():
+    """Return a run's training steps in order, without validation lines and without a torn last line.
+
+    Raises:
+        InputError: The log of a finished run is damaged.
+    """
+    path, steps = run_dir / "log.jsonl", list[dict[str, Any]]()
+    verify_file(run_dir, path)
+    for text in path.read_text(encoding="utf-8").splitlines():
         try:
             line = json.loads(text)
         except json.JSONDecodeError:

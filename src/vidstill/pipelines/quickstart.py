@@ -1,6 +1,5 @@
 """The quickstart: synthetic clips, a teacher, students with and without it, four classifiers, a table and a report."""
 
-import json
 import platform
 import time
 from collections.abc import Callable
@@ -41,8 +40,9 @@ from vidstill.synthetic.dataset import make_dataset
 from vidstill.tasks.probes.linear import evaluate_linear_probe
 from vidstill.utils.arguments import check_arguments
 from vidstill.utils.config_io import from_dict
-from vidstill.utils.files import TEST_FILE, get_package_version, write_bytes, write_json
+from vidstill.utils.files import get_package_version, write_bytes, write_json
 from vidstill.utils.flops import compute_model_cost
+from vidstill.utils.output_dir import read_result
 from vidstill.utils.terminal import show_progress_bar
 from vidstill.utils.types import InputError, StrPath
 
@@ -218,7 +218,7 @@ class _Quickstart:
     def evaluate_model(
         self, key: str, encoder: ViT, train: LabelledClips, val: LabelledClips, pretraining: Log, finetuning: Log
     ) -> ModelResult:
-        test = json.loads((self.finetune_dir(key) / TEST_FILE).read_text())
+        test = read_result(self.finetune_dir(key))
         views, num_classes = recipes.finetune.views, len(self.clips_config.classes)
         classifier = replace(recipes.finetune, encoder=encoder.config).build_classifier_config(num_classes)
         cost = compute_model_cost(classifier, num_frames=views.sampling.num_frames, size=views.size)

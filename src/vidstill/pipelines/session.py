@@ -29,7 +29,8 @@ from vidstill.pipelines.run_config import BaseRunConfig
 from vidstill.pipelines.run_dir import RunIdentity, WeightsSource, open_run_dir
 from vidstill.recipes.recipe import Recipe
 from vidstill.recipes.run_file import Fork
-from vidstill.utils.files import TEST_FILE, get_package_version, write_bytes
+from vidstill.utils.files import RECIPE_FILE, TEST_FILE, get_package_version, write_bytes
+from vidstill.utils.output_dir import forget_results, record_results
 from vidstill.utils.text import pluralize
 from vidstill.utils.types import InputError
 
@@ -187,6 +188,7 @@ class TrainingSession:
                 title=self.log_prefix,
                 noun=get_clip_noun(self.dataset.noun),
             )
+            runtime.run_on_main(lambda: forget_results(out, RECIPE_FILE))
             trainer.train()
             metadata = metadata | ({"forks": [fork.to_dict() for fork in self.forks]} if self.forks else {})
             metadata = metadata | runtime.run_on_main(lambda: build_provenance(checkpoints))
@@ -202,6 +204,7 @@ class TrainingSession:
                         chart = draw_validation_curve(history.scores, shorten_metric(validation.metric))
                         write_bytes(out / VALIDATION_IMAGE_FILE, chart)
                     write_checkpoint(out / MODEL_FILE, model.state_dict(), metadata)
+                    record_results(out)
                 except InputError as error:
                     raise RunStopped(f"{error}; training is done and its checkpoint saved") from error
 

@@ -1,4 +1,4 @@
-"""Output directories: made for one work, and locked while it goes on."""
+"""Output directories: made for one work, locked while it goes on, their complete files listed with checksums."""
 
 import json
 import os
@@ -7,6 +7,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from vidstill.utils.checksums import (
+    CHECKSUMS_FILE,
+    SIDECAR_SUFFIX,
+    forget_checksums,
+    read_checksums,
+    record_checksums,
+    verify_file,
+)
 from vidstill.utils.files import (
     PARTIAL_SUFFIX,
     TEST_FILE,
@@ -44,12 +52,15 @@ def open_output_dir(
         if not path.is_file():
             write_json(path, {**identity, **(metadata or {})})
         else:
+            verify_file(out, path, mend="restore it from a copy, or choose another directory")
             try:
                 previous = dict(json.loads(path.read_text("utf-8")))
             except (ValueError, TypeError):
                 raise InputError(f"{path} is damaged; choose another directory") from None
             if difference := find_difference(previous, identity):
                 raise InputError(f"{out} holds {kind} with other settings ({difference}); choose another directory")
+        if marker not in read_checksums(out):
+            record_checksums(out, [path])
         yield
 
 
@@ -89,20 +100,53 @@ def check_output_dir(out: Path, kind: str, marker: str, files: Collection[str] =
     if existing != out.absolute():
         return
     names = {each.name.removesuffix(PARTIAL_SUFFIX) for each in out.iterdir() if not each.name.startswith(".")}
-    if not (names <= {marker, *files} or ((out / marker).is_file() and not files)):
+    if not (names <= {marker, CHECKSUMS_FILE, *files} or ((out / marker).is_file() and not files)):
         raise InputError(f"{out} exists and holds something else than {kind}; choose another directory")
 
 
-def write_result_dir(out: Path, files: Mapping[str, Callable[[], FileContent]], result: Any) -> None:
+def forget_results(out: Path, marker: str) -> None:
+    """Leave only the marker in the list of checksums, while the other files of a directory are written again."""
+    forget_checksums(out, [out / name for name in read_checksums(out) if name != marker])
+
+
+def record_results(out: Path) -> None:
+    """List the checksums of all files of a directory, which are complete; not of those in its subdirectories."""
+    others = (PARTIAL_SUFFIX, SIDECAR_SUFFIX, CHECKSUMS_FILE)
+    paths = [path for path in out.iterdir() if not path.name.startswith(".") and not path.name.endswith(others)]
+    with convert_write_errors(out):
+        record_checksums(out, filter(Path.is_file, paths))
+
+
+def write_result_dir(
+    out: Path, files: Mapping[str, Callable[[], FileContent]], result: Any, *, obsolete: Collection[str] = ()
+) -> None:
     """Write the files of an evaluation; TEST_FILE comes last, so that its presence says that all others are complete.
 
     Args:
         files: Functions that make the content, by file name.
         result: The metrics, as JSON values.
+        obsolete: Names of files that an earlier evaluation may have written, and this one does not.
     """
-    for name in (TEST_FILE, *files):
+    names = (TEST_FILE, *files)
+    forget_checksums(out, [out / name for name in (*names, *obsolete)])
+    for name in (*names, *obsolete):
         with convert_write_errors(out):
             (out / name).unlink(missing_ok=True)  # of an earlier evaluation
     for name, content in files.items():
         write_bytes(out / name, content())
     write_json(out / TEST_FILE, result)
+    record_checksums(out, [out / name for name in names])
+
+
+def read_result(out: Path) -> dict[str, Any]:
+    """Return the metrics that `write_result_dir` wrote.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    path, mend = out / TEST_FILE, "delete it and run the same command again, which tests again"
+    verify_file(out, path, mend=mend)
+    try:
+        return dict(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        raise InputError(f"{path} cannot be read; {mend}") from None

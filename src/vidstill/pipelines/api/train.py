@@ -1,6 +1,5 @@
 """Training from Python: `pretrain`, `finetune`, `train_detector`; the same call again resumes the run."""
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from vidstill.recipes.change import change_recipe, nest_changes
 from vidstill.recipes.recipe import DetectionRecipe, FinetuneRecipe, PretrainRecipe, Recipe
 from vidstill.recipes.sources import name_run, open_recipe
 from vidstill.utils.arguments import check_arguments
-from vidstill.utils.files import TEST_FILE
+from vidstill.utils.output_dir import read_result
 from vidstill.utils.types import InputError, StrPath
 
 RecipeT = TypeVar("RecipeT", PretrainRecipe, FinetuneRecipe, DetectionRecipe)
@@ -288,4 +287,4 @@ def _choose_run_dir(out: StrPath | None, recipe: StrPath | Recipe) -> Path:
 
 
 def _read_test(out: Path) -> TrainedModel:
-    return TrainedModel(out, json.loads((out / TEST_FILE).read_text(encoding="utf-8")))
+    return TrainedModel(out, read_result(out))

@@ -153,10 +153,9 @@ def write_classification_result(
     if isinstance(result, SingleLabelResult):
         files[CONFUSION_FILE] = result.format_confusion_csv
         files[CONFUSION_IMAGE_FILE] = lambda: draw_confusion_matrix(result.confusion_matrix, result.classes)
-    for name in set(CLASSIFIER_RESULT_FILES) - set(files):
-        (folder / name).unlink(missing_ok=True)  # of an earlier test with one label per video
     selection = {"model_selection": dict(model_selection)} if model_selection else {}
-    write_result_dir(folder, files, result.to_dict() | selection)
+    obsolete = set(CLASSIFIER_RESULT_FILES) - set(files)  # of an earlier test with one label per video
+    write_result_dir(folder, files, result.to_dict() | selection, obsolete=obsolete)
 
 
 def check_decodes(dataset: ViewClips | KeyframeViewDataset, noun: str, workers: Workers) -> None:

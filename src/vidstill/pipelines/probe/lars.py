@@ -31,7 +31,7 @@ from vidstill.pipelines.run_dir import WeightsSource
 from vidstill.pipelines.session import TrainingSession
 from vidstill.tasks.probes.linear import LinearProbeModel
 from vidstill.tasks.results import SingleLabelResult
-from vidstill.utils.files import TEST_FILE, write_json
+from vidstill.utils.output_dir import write_result_dir
 from vidstill.utils.types import InputError, Output, check_range
 
 
@@ -136,7 +136,7 @@ def train_lars_probe(source: str, run_config: ProbeRunConfig, config: LarsProbeC
         {data.name: {"test": list(result.broken_videos.values())}},
         {data.name: {split: manifest.num_missing for split, manifest in data.splits.items()}},
     )
-    runtime.run_on_main(lambda: write_json(config.out / TEST_FILE, report.to_dict()))
+    runtime.run_on_main(lambda: write_result_dir(config.out, {}, report.to_dict()))
     return report
 
 

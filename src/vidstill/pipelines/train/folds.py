@@ -1,6 +1,5 @@
 """The three official splits of UCF101 and HMDB51: a model is trained for each, and their mean is reported."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from vidstill.pipelines.run_config import FinetuneRunConfig, Workers
 from vidstill.pipelines.train.finetune import open_run_splits, run_finetuning
 from vidstill.recipes.recipe import FinetuneRecipe
 from vidstill.utils.files import TEST_FILE, write_json
-from vidstill.utils.output_dir import check_output_dir
+from vidstill.utils.output_dir import check_output_dir, read_result
 from vidstill.utils.terminal import align_columns
 from vidstill.utils.types import InputError
 
@@ -62,7 +61,7 @@ def finetune_folds(
     runtime = Runtime(run_config.precision)
     for run in runs:
         run_finetuning(recipe, run, init=init, runtime=runtime, notes=notes if run is runs[0] else (), changes=changes)
-    return _summarize_folds([json.loads((run.out / TEST_FILE).read_text("utf-8")) for run in runs], out, runtime)
+    return _summarize_folds([read_result(run.out) for run in runs], out, runtime)
 
 
 def evaluate_folds(
