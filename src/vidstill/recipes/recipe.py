@@ -6,7 +6,7 @@ import pkgutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 
@@ -22,7 +22,7 @@ from vidstill.models.vit import ViTConfig
 from vidstill.tasks.classification import ClassifierConfig
 from vidstill.tasks.detection import BoxJitter, DetectorConfig
 from vidstill.tasks.metrics.ava_map import MatchingOrder
-from vidstill.utils.config_io import suggest_names
+from vidstill.utils.config_io import ClassesOf, suggest_names
 from vidstill.utils.types import Grid, InputError, check_range
 
 _MAX_SEED = 2**63 - 1
@@ -44,7 +44,7 @@ NUM_CLASSES = {
 class PretrainRecipe:
     """A pre-training: method, clips, optimization."""
 
-    method: Any  # a MethodConfig: see methods/common/method.py
+    method: Annotated[Any, ClassesOf("vidstill.methods")]  # a MethodConfig: see methods/common/method.py
     clips: ClipsConfig
     optim: AnyOptimConfig
     schedule: CosineConfig

@@ -9,13 +9,19 @@ import types
 import typing
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from vidstill.utils.types import InputError
 
 T = TypeVar("T")
 
 _CLASS_KEY = "class"  # holds the class of a configuration: `vidstill.methods.amd:AMDConfig`
+
+
+class ClassesOf(NamedTuple):
+    """`Annotated[Any, ClassesOf("vidstill.methods")]`: a configuration that a module of this package defines."""
+
+    package: str
 
 
 def to_dict(value: Any) -> Any:
@@ -35,7 +41,8 @@ def to_dict(value: Any) -> Any:
 def from_dict(expected_type: type[T], value: Any, *, own_classes: bool = False) -> T:
     """Return the configuration that `to_dict` wrote; missing fields take their defaults.
 
-    Only dataclasses are made: nothing in the file is executed.
+    Only dataclasses that the annotations of the fields name are made: nothing in the file is executed, and nothing that
+    it names is imported, but for a module of the package of a `ClassesOf`.
 
     Args:
         expected_type: The dataclass.
@@ -63,10 +70,7 @@ def parse_value(expected: Any, value: Any, where: str, own_classes: bool = False
     """
     origin, args = typing.get_origin(expected), typing.get_args(expected)
     if isinstance(value, dict) and _CLASS_KEY in value:
-        config_class = _import_class(value[_CLASS_KEY], where, own_classes)
-        allowed = args if origin in (types.UnionType, typing.Union) else (expected,)
-        if not any(each is Any or (isinstance(each, type) and issubclass(config_class, each)) for each in allowed):
-            raise InputError(f"{where} is a {config_class.__name__}, which is not allowed there")
+        config_class = _find_class(value[_CLASS_KEY], expected, where, own_classes)
         return _build_instance(config_class, value, where, own_classes)
     if isinstance(expected, type) and dataclasses.is_dataclass(expected):
         if not isinstance(value, dict):
@@ -101,28 +105,38 @@ def parse_value(expected: Any, value: Any, where: str, own_classes: bool = False
     return value
 
 
-def _import_class(name: Any, where: str, own_classes: bool) -> type:
+def _find_class(name: Any, expected: Any, where: str, own_classes: bool) -> type:
+    """Return the class of a value: one that its annotation names or describes, or one of the user's that fits it."""
     module, _, qualname = str(name).partition(":")
+    args = typing.get_args(expected)
+    members = args if typing.get_origin(expected) in (types.UnionType, typing.Union) else (expected,)
+    classes = tuple(each for each in members if isinstance(each, type) and each is not type(None))
+    for each in classes:
+        if dataclasses.is_dataclass(each) and name == f"{each.__module__}:{each.__qualname__}":
+            return each
     is_own = module.startswith("vidstill.")
     if not (is_own or own_classes):
         raise InputError(f"{where} is of the class {name!r}, which is not vidstill's; the file is not to be trusted")
-    if not (is_own or _defines_class(module, qualname)):
-        raise InputError(
-            f"{where} is of the class {name!r}, which no module here defines; run in the directory of its file, or "
-            "install its package"
-        )
+    is_in_package = ClassesOf(module.rpartition(".")[0]) in args
+    if is_own and not (is_in_package or (own_classes and expected is Any)):
+        names = ", ".join(each.__name__ for each in classes) or "no configuration"
+        raise InputError(f"{where} is of the class {name!r}, but this version of vidstill allows {names} there")
+    if not _defines_class(module, qualname):
+        advice = "no module here defines; run in the directory of its file, or install its package"
+        advice = "this version of vidstill does not have" if is_own else advice
+        raise InputError(f"{where} is of the class {name!r}, which {advice}")
     try:
         config_class = getattr(importlib.import_module(module), qualname)
     except Exception as error:
-        if not is_own:
-            raise InputError(f"{module} cannot be imported: {type(error).__name__}: {error}") from error
-        if not isinstance(error, ImportError | AttributeError):
+        if is_own:
             raise
-        raise InputError(f"{where} is of the class {name!r}, which this version of vidstill does not have") from None
-    is_defined = isinstance(config_class, type) and config_class.__module__ == module  # not one that it imports
-    if not (is_defined and dataclasses.is_dataclass(config_class)):
+        raise InputError(f"{module} cannot be imported: {type(error).__name__}: {error}") from error
+    if not (isinstance(config_class, type) and dataclasses.is_dataclass(config_class)):
         raise InputError(f"{where} is of the class {name!r}, which is not a configuration")
-    return typing.cast(type, config_class)
+    is_open = expected is Any or any(isinstance(each, ClassesOf) for each in args)
+    if not (is_open or issubclass(config_class, classes)):
+        raise InputError(f"{where} is a {config_class.__name__}, which is not allowed there")
+    return config_class
 
 
 def _defines_class(module: str, name: str) -> bool:
@@ -144,7 +158,7 @@ def _defines_class(module: str, name: str) -> bool:
 
 
 def _build_instance(config_class: type, data: dict[str, Any], where: str, own_classes: bool) -> Any:
-    hints = typing.get_type_hints(config_class)
+    hints = typing.get_type_hints(config_class, include_extras=True)
     names = [f.name for f in dataclasses.fields(config_class)]
     values = {}
     for name, item in data.items():
