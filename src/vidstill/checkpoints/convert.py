@@ -62,7 +62,7 @@ def import_checkpoint(
         if hint is not None:
             check_encoder_matches(match.inferred.config, hint)
         renamed, entries = rename_tensors(tensors, match.rules)
-        shapes = match.compute_shapes()
+        shapes = match.compute_shapes(tensors)
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
     entries = [_resolve_entry(entry, shapes, ignore_keys) for entry in entries]

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from vidstill.checkpoints.convert import import_checkpoint
@@ -18,6 +17,7 @@ from vidstill.checkpoints.inflate import (
 )
 from vidstill.checkpoints.io import Checkpoint, read_checkpoint
 from vidstill.checkpoints.layouts.infer_encoder import list_indices, select_prefix
+from vidstill.checkpoints.meta_build import build_on_meta
 from vidstill.models.vit import ViTConfig
 from vidstill.utils.config_io import from_dict
 from vidstill.utils.types import InputError
@@ -25,6 +25,7 @@ from vidstill.utils.types import InputError
 _log = logging.getLogger("vidstill")
 _ENCODER_PREFIX = "encoder."
 
+ConfigT = TypeVar("ConfigT")
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
@@ -46,15 +47,23 @@ def load_checkpoint(source: str | Path, expected: ViTConfig | None = None) -> Ch
         notes = "; ".join((report.layout_description, *report.notes))
         _log.warning("%s is recognized as %s", checkpoint.source, notes)
     elif encoder := checkpoint.metadata.get("encoder"):
-        _check_encoder(from_dict(ViTConfig, encoder), checkpoint)
+        _check_encoder(parse_metadata(ViTConfig, encoder, checkpoint.source), checkpoint)
     return checkpoint
+
+
+def parse_metadata(config_class: type[ConfigT], value: Any, source: str) -> ConfigT:
+    """Return a configuration in a file's metadata, as `from_dict`; an InputError names the file."""
+    try:
+        return from_dict(config_class, value)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
 
 
 def _check_encoder(config: ViTConfig, checkpoint: Checkpoint) -> None:
     """Raises an InputError where a native file's tensors are not those of the encoder in its metadata."""
     tensors = extract_encoder_state(checkpoint)
     _check_depth(config, tensors, "", checkpoint.source)
-    for name, tensor in _build_on_meta(config.build, checkpoint.source).state_dict().items():
+    for name, tensor in _build_on_meta(config.build, tensors, checkpoint.source).state_dict().items():
         shape = tuple(tensors[name].shape) if name in tensors else None
         if shape != tuple(tensor.shape) and not (name.startswith("norm.") and shape is None):
             raise InputError(
@@ -88,18 +97,17 @@ def build_from_state(
         InputError: The tensors are not those of the model.
     """
     _check_depth(encoder, tensors, _ENCODER_PREFIX, source)
-    _check_state_dict(_build_on_meta(build, source), tensors, source)
+    _check_state_dict(_build_on_meta(build, tensors, source), tensors, source)
     model = build()
     model.load_state_dict(dict(tensors))
     return model
 
 
-def _build_on_meta(build: Callable[[], ModuleT], source: str) -> ModuleT:
+def _build_on_meta(build: Callable[[], ModuleT], tensors: Mapping[str, Tensor], source: str) -> ModuleT:
     try:
-        with torch.device("meta"):
-            return build()
-    except (RuntimeError, TypeError, ZeroDivisionError) as error:  # sizes that no tensor can have
-        raise InputError(f"{source}: its metadata describe no model ({error}); it is damaged, fetch it again") from None
+        return build_on_meta(build, tensors.values())
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
 
 
 def load_state_dict_strict(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:

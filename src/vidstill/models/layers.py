@@ -16,6 +16,8 @@ from vidstill.utils.types import Grid, InputError, check_range
 
 NORM_EPS = 1e-6  # of all papers here; torch's default is 1e-5, transformers' VideoMAE has 1e-12
 
+_MAX_DEPTH = 10_000  # blocks
+_MAX_GRID_TOKENS = 2**16  # the table of a wide model's positions takes 1 GB then
 _MAX_UNFUSED_TOKENS = 1024  # up to here a CPU is faster in bfloat16 with plain matrix products than with its kernel
 
 AttentionBias = Literal["qkv", "qv", "none"]
@@ -42,11 +44,14 @@ class TransformerConfig:
 
     def __post_init__(self) -> None:
         check_range(1, math.inf, dim=self.dim, heads=self.heads)
-        check_range(0, math.inf, depth=self.depth, mlp_ratio=self.mlp_ratio, layer_scale=self.layer_scale)
+        check_range(0, _MAX_DEPTH, depth=self.depth)
+        check_range(0, math.inf, mlp_ratio=self.mlp_ratio, layer_scale=self.layer_scale)
         check_range(0, math.inf, norm_eps=self.norm_eps)
         check_range(0, 1, exclusive=True, drop_path=self.drop_path)
         for side in self.learned_grid or ():
             check_range(1, math.inf, learned_grid=side)
+        if (num_tokens := math.prod(self.learned_grid or ())) > _MAX_GRID_TOKENS:
+            raise InputError(f"learned-grid has {num_tokens} tokens; take a grid of at most {_MAX_GRID_TOKENS}")
 
     @property
     def relative_grid(self) -> Grid | None:

@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import Tensor
 
 from vidstill.checkpoints.io import read_checkpoint
-from vidstill.checkpoints.load import infer_encoder_config, init_encoder, load_state_dict_strict
+from vidstill.checkpoints.load import build_from_state, infer_encoder_config, init_encoder
 from vidstill.data.datasets.view_clips import ViewClips
 from vidstill.data.loader.loader import iter_view_batches
 from vidstill.data.manifest.manifest import Split
@@ -248,8 +248,9 @@ class _Quickstart:
         has_pixels = hasattr(self.student, "target") and self.student.decoder is not None
         key = self.method if has_pixels else "videomae"
         weights = read_checkpoint(self.run_dir(key))
-        method = from_dict(PretrainRecipe, weights.metadata["recipe"]).method.build().to(self.runtime.device).eval()
-        load_state_dict_strict(method, weights.tensors, weights.source)
+        config = from_dict(PretrainRecipe, weights.metadata["recipe"]).method
+        method = build_from_state(config.build, config.encoder, weights.tensors, weights.source)
+        method = method.to(self.runtime.device).eval()
         seeds = torch.arange(len(clips), device=clips.device)
         grid = method.encoder.grid(clips)
         visible = method.config.mask.draw(seeds, grid).visible.shape[1] / grid.num_tokens

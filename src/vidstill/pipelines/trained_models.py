@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vidstill.checkpoints.io import Checkpoint, read_checkpoint
-from vidstill.checkpoints.load import build_from_state, infer_encoder_config, load_checkpoint
+from vidstill.checkpoints.load import build_from_state, infer_encoder_config, load_checkpoint, parse_metadata
 from vidstill.data.ava.label_map import LabelMap
 from vidstill.recipes import imagemae, stmae, videomae
 from vidstill.recipes.recipe import NUM_CLASSES, DetectionRecipe
 from vidstill.tasks.classification import Classifier, ClassifierConfig
 from vidstill.tasks.detection import Detector, DetectorConfig
 from vidstill.utils.arguments import check_arguments
-from vidstill.utils.config_io import from_dict, to_dict
+from vidstill.utils.config_io import to_dict
 from vidstill.utils.types import InputError, StrPath
 
 DETECTOR_KIND = "detector"
@@ -52,7 +52,7 @@ def load_classifier(source: StrPath | Checkpoint) -> tuple[Classifier, Checkpoin
         checkpoint = replace(checkpoint, metadata={**_build_default_metadata(checkpoint), **checkpoint.metadata})
     metadata = checkpoint.metadata
     _check_keys(source, metadata, "classifier", "classes", "views")
-    config = from_dict(ClassifierConfig, metadata["classifier"])
+    config = parse_metadata(ClassifierConfig, metadata["classifier"], source)
     _check_count(source, config.num_classes, len(metadata["classes"]), "classes")
     return build_from_state(config.build, config.encoder, checkpoint.tensors, source), checkpoint
 
@@ -73,13 +73,13 @@ def load_detector(source: StrPath) -> LoadedDetector:
             f"--init {source} --data DATA"
         )
     _check_keys(source, metadata, "detector", "actions", "evaluated", "recipe")
-    config = from_dict(DetectorConfig, metadata["detector"])
+    config = parse_metadata(DetectorConfig, metadata["detector"], source)
     actions = LabelMap(
         {int(number): str(name) for number, name in metadata["actions"]}, frozenset(metadata["evaluated"])
     )
     _check_count(source, config.num_actions, len(actions), "actions")
     model = build_from_state(config.build, config.encoder, checkpoint.tensors, source)
-    return LoadedDetector(model, actions, from_dict(DetectionRecipe, metadata["recipe"]), source)
+    return LoadedDetector(model, actions, parse_metadata(DetectionRecipe, metadata["recipe"], source), source)
 
 
 def _check_keys(source: str, metadata: Mapping[str, Any], *keys: str) -> None:

@@ -37,7 +37,8 @@ def check_range(
     """
     allowed = f"{low} or more" if high == math.inf else f"{low} to {'less than ' if exclusive else ''}{high}"
     for name, number in numbers.items():
-        if number is None or (math.isfinite(number) and low <= number <= high and not (exclusive and number == high)):
+        is_finite = isinstance(number, int) or (number is not None and math.isfinite(number))
+        if number is None or (is_finite and low <= number <= high and not (exclusive and number == high)):
             continue
         raise InputError(f"{name} is {number}; take {allowed}")
 

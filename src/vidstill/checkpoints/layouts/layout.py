@@ -6,12 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from vidstill.checkpoints.io import Checkpoint
 from vidstill.checkpoints.layouts.infer_encoder import ForeignFile, InferredEncoder
 from vidstill.checkpoints.layouts.rename import RenameRule, build_classifier_rules
+from vidstill.checkpoints.meta_build import build_on_meta
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.layers import AttentionBias
 from vidstill.models.position_embeddings import PositionKind
@@ -62,11 +62,14 @@ class LayoutMatch:
         reasons = {**optional, **self.optional_prefixes}
         return next((reason for prefix, reason in reasons.items() if name.startswith(prefix)), None)
 
-    def compute_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return our names and shapes that the file must hold; no memory is taken."""
+    def compute_shapes(self, tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+        """Return our names and shapes that a file of these tensors must hold; no memory is taken.
+
+        Raises:
+            InputError: What the file says of the model describes a larger one.
+        """
         modules = {"encoder.": self.inferred.config.build, **self.modules}
-        with torch.device("meta"):
-            states = {prefix: build().state_dict() for prefix, build in modules.items()}
+        states = {prefix: build_on_meta(build, tensors.values()).state_dict() for prefix, build in modules.items()}
         return {prefix + name: tuple(each.shape) for prefix, state in states.items() for name, each in state.items()}
 
 

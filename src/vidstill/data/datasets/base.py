@@ -15,6 +15,8 @@ from vidstill.data.storage.fetch import BrokenVideo, source_name
 from vidstill.data.transforms.frame_sampling import DenseSampling, SegmentSampling, SpanSampling, TimedSampling
 from vidstill.utils.types import InputError
 
+_MAX_SAMPLE_BYTES = 2**32
+
 FrameSampling = SpanSampling | DenseSampling | SegmentSampling | TimedSampling
 
 
@@ -26,7 +28,7 @@ class ManifestDataset:
         size: Rows and columns of a clip.
 
     Raises:
-        InputError: Clips have several frames and the first row is an image.
+        InputError: Clips have several frames and the first row is an image; or a sample takes more than 4 GiB.
     """
 
     def __init__(
@@ -38,6 +40,11 @@ class ManifestDataset:
         label_bytes = 4 * len(manifest.classes) if manifest.multi_label else 0
         clip_bytes = 3 * sampling.num_frames * math.prod(size)
         self.sample_num_bytes = clips_per_sample * (clip_bytes + 128 + label_bytes) + 1024
+        if self.sample_num_bytes > _MAX_SAMPLE_BYTES:
+            raise InputError(
+                f"{clips_per_sample} × {sampling.num_frames} frames of {size[0]} × {size[1]} pixels take more than "
+                f"{_MAX_SAMPLE_BYTES / 2**30:.0f} GiB; choose fewer or smaller clips"
+            )
         self._check_not_image(manifest.rows[0])
 
     def __len__(self) -> int:
