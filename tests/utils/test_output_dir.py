@@ -36,7 +36,7 @@ def test_a_damaged_recipe_is_refused_and_nothing_is_written(tmp_path: Path):
 def test_a_directory_of_an_older_version_is_listed_when_it_is_opened(tmp_path: Path):
     (tmp_path / "recipe.json").write_text(json.dumps(RUN))
     open_run(tmp_path)
-    assert verify_directory(tmp_path) == []
+    assert not any(problem for _, problem in verify_directory(tmp_path))
 
 
 def test_all_complete_files_are_listed_once_the_work_is_done_and_until_it_goes_on(tmp_path: Path):
@@ -55,7 +55,7 @@ def test_results_are_listed_without_those_of_an_earlier_evaluation(tmp_path: Pat
     assert list(read_checksums(tmp_path)) == ["confusion.png", "scores.csv", "test.json"]
     write_result_dir(tmp_path, {"scores.csv": lambda: b"c"}, {"top1": 2.0}, obsolete=["confusion.png"])
     assert list(read_checksums(tmp_path)) == ["scores.csv", "test.json"]
-    assert verify_directory(tmp_path) == []
+    assert not any(problem for _, problem in verify_directory(tmp_path))
     assert read_result(tmp_path) == {"top1": 2.0}
 
 
@@ -63,7 +63,7 @@ def test_an_evaluation_that_is_killed_leaves_no_wrong_line(tmp_path: Path):
     write_result_dir(tmp_path, {"scores.csv": lambda: b"a"}, {"top1": 1.0})
     with pytest.raises(ZeroDivisionError):
         write_result_dir(tmp_path, {"scores.csv": lambda: b"b", "other.csv": lambda: b"%d" % (1 // 0)}, {"top1": 2.0})
-    assert verify_directory(tmp_path) == []
+    assert not any(problem for _, problem in verify_directory(tmp_path))
 
 
 def test_a_damaged_result_is_refused_with_how_to_mend_it(tmp_path: Path):

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import unquote, urldefrag, urlsplit
 
 from vidstill.checkpoints.fetch_url import build_fetch_error, download_url, refuse_redirects_out_of_tls
-from vidstill.utils.checksums import hash_file
+from vidstill.utils.checksums import DamagedFile, hash_file
 from vidstill.utils.files import PARTIAL_SUFFIX
 from vidstill.utils.types import InputError
 
@@ -162,7 +162,7 @@ def _check_digest(path: Path, url: str, advice: str) -> None:
         kind, _, digits = fragment.partition("=")
         actual = hash_file(path, kind)
         if actual != digits.lower():
-            raise InputError(f"{plain} has the {kind} {actual} and not {digits.lower()}{advice}")
+            raise DamagedFile(f"{plain} has the {kind} {actual} and not {digits.lower()}{advice}")
 
 
 def _fetch_from_hub(url: str) -> Path:

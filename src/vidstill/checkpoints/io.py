@@ -23,7 +23,7 @@ from vidstill.checkpoints.download import (
     read_shard_index,
 )
 from vidstill.checkpoints.pickle_reader import read_torch_checkpoint
-from vidstill.utils.checksums import HashingWriter
+from vidstill.utils.checksums import DamagedFile, HashingWriter
 from vidstill.utils.files import atomic_write
 from vidstill.utils.types import InputError
 
@@ -185,7 +185,7 @@ def _read_safetensors(path: Path, display_name: str) -> Checkpoint:
             f"{display_name} is no readable safetensors file ({' '.join(reason.split())[:300]}); fetch it again"
         ) from None
     if is_damaged:
-        raise InputError(
+        raise DamagedFile(
             f"{display_name} is damaged: its bytes do not have the SHA-256 in its header; fetch it again, or, if it is "
             "of a run, delete it and run the same command again, which writes it from the newest state"
         )

@@ -14,7 +14,9 @@ from vidstill.data.storage.fetch import parse_path
 from vidstill.data.tools.pack import CLIPS_PER_SHARD, SKIPPED_FILE, pack_dataset
 from vidstill.data.tools.scan import MIN_FRAMES, scan_dataset
 from vidstill.data.tools.transcode import TranscodeConfig
+from vidstill.data.tools.verify import verify_dataset
 from vidstill.engine.cpu import count_cores
+from vidstill.utils.checksums import format_verification
 from vidstill.utils.files import write_bytes
 from vidstill.utils.terminal import echo, echo_skipped, show_progress_bar, to_json_value
 from vidstill.utils.text import format_one_line, pluralize
@@ -231,4 +233,19 @@ def data_scan_command(
     fields = {"is_clean": report.is_clean, **to_json_value(asdict(report))}
     echo(jsons.dumps(fields, indent=1) if json else format_scan_report(report))
     if not report.is_clean:
+        sys.exit(1)
+
+
+def data_verify_command(data: Positional[str], /, *, json: Json = False) -> None:
+    """Compare every file of packs, or of a scanned data set, with its SHA-256; nothing is decoded or changed.
+
+    The exit code is 1 if a file is missing or has changed.
+
+    Args:
+        data: Packed shards, a data set with the list of a scan beside it, or such a list.
+    """
+    with show_progress_bar("files") as progress:
+        report = verify_dataset(parse_path(data), progress=progress)
+    echo(jsons.dumps(asdict(report), indent=1) if json else format_verification(report))
+    if report.problems:
         sys.exit(1)

@@ -31,10 +31,13 @@ VERBS = {  # what each takes and does, and its function, whose module is importe
     "data pack": ("DATA --out DIR", "re-encode videos into tar shards that decode fast", "data:data_pack_command"),
     "data split": ("DATA --out DIR", "train and val lists, by clip, group or directory", "data:data_split_command"),
     "data inspect": ("DATA", "classes, sizes and problems; a contact sheet", "data:data_inspect_command"),
+    "data verify": ("DATA", "compare videos and packs with their checksums", "data:data_verify_command"),
     "bench data": ("[DATA]", "speed of decoding, augmentation and loading", "data:bench_data_command"),
     "weights list": ("[PATTERN]", "published checkpoints: size, accuracy, licence, URL", "weights_list:list_weights"),
     "weights inspect": ("RUN_OR_FILE", "layout, model, licence and tensors of a file", "weights:inspect_weights"),
     "weights convert": ("FILE --to KIND", "convert to another layout, ONNX or torch.export", "weights:convert_weights"),
+    "weights verify": ("RUN_OR_FILE…", "compare weights with their checksums", "weights:verify_weights_command"),
+    "runs verify": ("DIR", "compare every file of runs with its checksum", "runs:runs_verify_command"),
     "doctor": ("", "devices, precision, decoders, disk space, versions", "doctor:doctor_command"),
 }
 

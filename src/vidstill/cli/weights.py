@@ -1,6 +1,7 @@
-"""`vidstill weights inspect` and `vidstill weights convert`."""
+"""`vidstill weights inspect`, `vidstill weights convert` and `vidstill weights verify`."""
 
 import json as jsons
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -21,6 +22,7 @@ from vidstill.checkpoints.layouts.export import (
 from vidstill.checkpoints.layouts.registry import LAYOUTS, WRITABLE_LAYOUTS
 from vidstill.checkpoints.layouts.rename import TensorConversion
 from vidstill.checkpoints.licences import build_provenance, find_licence, format_licence
+from vidstill.checkpoints.verify import VerifiedWeights, format_verified_weights, verify_weights
 from vidstill.cli.options import Json
 from vidstill.models.vit import ViTConfig
 from vidstill.pipelines.export.int8 import Int8Target
@@ -32,7 +34,7 @@ from vidstill.recipes.recipe import PretrainRecipe
 from vidstill.recipes.sources import open_recipe
 from vidstill.utils.config_io import from_dict
 from vidstill.utils.files import check_output_file
-from vidstill.utils.terminal import align_columns, echo, format_key_values
+from vidstill.utils.terminal import align_columns, echo, format_key_values, show_progress_bar
 from vidstill.utils.text import list_first
 from vidstill.utils.types import InputError
 
@@ -215,3 +217,21 @@ def _format_tensor_table(report: ConversionReport, *, show_all: bool) -> list[st
     remaining = len(report.entries) - len(entries)
     more = f"{remaining} more tensor{'' if remaining == 1 else 's'}: --all shows every one"
     return ["", *align_columns(rows), *([more] if remaining else [])]
+
+
+def verify_weights_command(sources: Positional[tuple[str, ...]], /, *, json: Json = False) -> None:
+    """Compare weights with their checksums: ours state their SHA-256, torch's archives have a CRC-32 of each record.
+
+    The exit code is 1 if a file is damaged.
+
+    Args:
+        sources: Run directories, files, URLs (with #sha256=… to compare with that) or models of the Hub
+    """
+    results = list[VerifiedWeights]()
+    with show_progress_bar("sources") as progress:
+        for number, source in enumerate(sources, start=1):
+            results += verify_weights(source)
+            progress(number, len(sources))
+    echo(jsons.dumps([asdict(each) for each in results], indent=1) if json else format_verified_weights(results))
+    if any(each.problem for each in results):
+        sys.exit(1)

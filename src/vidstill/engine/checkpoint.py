@@ -32,7 +32,7 @@ from vidstill.utils.types import InputError
 STATE_DIR = "state"
 LOG_FILE = "log.jsonl"
 
-_DAMAGED_DIR = "damaged"  # of states that could not be read, beside the states
+DAMAGED_DIR = "damaged"  # of states that could not be read, beside the states
 _FORKS_DIR = "forks"  # of what a run had been before it went on from an earlier step
 _ENTRIES = {"run": dict, "precision": str, "progress": dict, "task": dict, "optimizer": dict, "scaler": dict}
 _ENTRIES |= {"validation": dict}  # of every state since the first version; newer ones have more
@@ -91,8 +91,8 @@ def load_state(directory: Path, *, warn: Callable[[str], object] = warnings.warn
             problems[path] = str(error)
             continue
         for damaged, problem in problems.items():
-            _move([damaged, _get_sidecar(damaged)], directory / _DAMAGED_DIR)
-            warn(f"{problem}; it is kept in {directory / _DAMAGED_DIR}, and the state of step {get_step(path)} is used")
+            _move([damaged, _get_sidecar(damaged)], directory / DAMAGED_DIR)
+            warn(f"{problem}; it is kept in {directory / DAMAGED_DIR}, and the state of step {get_step(path)} is used")
         return state
     if problems:
         raise InputError(

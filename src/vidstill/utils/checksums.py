@@ -3,7 +3,8 @@
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,6 +20,29 @@ SIDECAR_SUFFIX = ".sha256"
 _LINE = re.compile(r"([0-9a-f]{64})  ([^\\]+)")
 
 
+class DamagedFile(InputError):
+    """A file's bytes do not have the checksum that is known of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerificationReport:
+    """What a verification read."""
+
+    num_files: int  # with a checksum that was compared
+    num_bytes: int
+    problems: tuple[str, ...]  # a sentence for each file that is damaged or missing
+    unverified: tuple[str, ...]  # files that nothing is known of, as an older version writes them
+
+
+def format_verification(report: VerificationReport) -> str:
+    """Return a line for each problem, and a last one with the numbers."""
+    count = f"{report.num_files} files, {report.num_bytes / 1e6:.1f} MB"
+    lines = [*report.problems, f"{count}: {len(report.problems) or 'none'} damaged or missing"]
+    if report.unverified:
+        lines[-1] += f"; {len(report.unverified)} without a checksum, first {report.unverified[0]}"
+    return "\n".join(lines)
+
+
 class HashingWriter:
     """Hash the bytes on their way into a file, so that nothing is read again.
 
@@ -32,6 +56,9 @@ class HashingWriter:
     def write(self, data: bytes | memoryview) -> int:
         self._digest.update(data)
         return self._file.write(data)
+
+    def tell(self) -> int:
+        return self._file.tell()
 
     def flush(self) -> None:
         self._file.flush()
@@ -76,8 +103,12 @@ def record_checksums(directory: Path, paths: Iterable[Path]) -> None:
         InputError: The list cannot be written, or is damaged.
         OSError: A file cannot be read.
     """
-    digests = {path.relative_to(directory).as_posix(): hash_file(path) for path in paths}
-    _write_list(directory / CHECKSUMS_FILE, read_checksums(directory) | digests)
+    record_digests(directory, {path.relative_to(directory).as_posix(): hash_file(path) for path in paths})
+
+
+def record_digests(directory: Path, digests: Mapping[str, str]) -> None:
+    """List files of a directory, by name, whose digests are known, as `record_checksums` does."""
+    _write_list(directory / CHECKSUMS_FILE, {**read_checksums(directory), **digests})
 
 
 def forget_checksums(directory: Path, paths: Iterable[Path]) -> None:
@@ -100,25 +131,26 @@ def verify_file(directory: Path, path: Path, *, mend: str = "restore it from a c
         mend: What the error advises.
 
     Raises:
-        InputError: The file or the list is damaged.
+        DamagedFile: The file is.
+        InputError: The list is damaged.
     """
     expected = read_checksums(directory).get(path.relative_to(directory).as_posix())
     if expected is not None and (problem := _check_digest(path, expected)):
-        raise InputError(f"{problem}; {mend}")
+        raise DamagedFile(f"{problem}; {mend}")
 
 
-def verify_directory(directory: Path) -> list[str]:
+def verify_directory(directory: Path) -> Iterator[tuple[Path, str]]:
     """Verify every listed file of a directory.
 
-    Returns:
-        One sentence for each that is damaged or missing, and for a damaged list.
+    Yields:
+        Its path, and a sentence if it is damaged or missing; a damaged list alone.
     """
     path = directory / CHECKSUMS_FILE
     digests = _read_list(path)
     if digests is None:
-        return [f"{path} is damaged: it is no list of checksums"]
-    problems = (_check_digest(directory / name, digest) for name, digest in digests.items())
-    return [problem for problem in problems if problem]
+        yield path, f"{path} is damaged: it is no list of checksums"
+    for name, digest in (digests or {}).items():
+        yield directory / name, _check_digest(directory / name, digest)
 
 
 def write_sidecar(path: Path, digest: str) -> None:
@@ -137,16 +169,16 @@ def verify_sidecar(path: Path) -> bool:
         Whether there is one; an older version wrote none.
 
     Raises:
-        InputError: The file or its sidecar is damaged.
+        DamagedFile: The file or its sidecar is.
     """
     sidecar = path.with_name(path.name + SIDECAR_SUFFIX)
     if not os.path.lexists(sidecar):
         return False
     digests = _read_list(sidecar)
     if digests is None or digests.keys() != {path.name}:
-        raise InputError(f"{sidecar} is damaged: it does not hold the checksum of {path.name}")
+        raise DamagedFile(f"{sidecar} is damaged: it does not hold the checksum of {path.name}")
     if problem := _check_digest(path, digests[path.name]):
-        raise InputError(problem)
+        raise DamagedFile(problem)
     return True
 
 

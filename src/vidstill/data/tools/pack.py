@@ -19,6 +19,7 @@ from vidstill.data.manifest.parsed import INDEX_FILE
 from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, fetch_source, format_error
 from vidstill.data.tools.transcode import TranscodeConfig, TranscodedVideo, transcode_video
 from vidstill.parallel.pool import LostTask, map_in_workers
+from vidstill.utils.checksums import HashingWriter, hash_file, read_checksums, record_checksums, record_digests
 from vidstill.utils.files import atomic_write, get_package_version, write_bytes
 from vidstill.utils.journal import Journal
 from vidstill.utils.output_dir import open_output_dir
@@ -92,9 +93,13 @@ def pack_dataset(
                 for first in range(0, len(each), clips_per_shard)
             }
             with journal:
-                entries = _write_shards(manifests, shards, config, workers, journal, progress)
+                entries, digests = _write_shards(manifests, shards, config, workers, journal, progress)
+                record_digests(out, digests)
                 _write_index(out, manifests, entries)
         journal.remove()
+        if INDEX_FILE not in read_checksums(out):
+            names = (INDEX_FILE, SKIPPED_FILE, "classes.txt")
+            record_checksums(out, [out / name for name in names if (out / name).is_file()])
         progress(num_videos, num_videos)
         return _read_result(out, _get_noun(manifests))
 
@@ -106,13 +111,15 @@ def _write_shards(
     workers: int,
     journal: Journal,
     progress: Callable[[int, int], None],
-) -> list[dict[str, Any]]:
-    """Write the missing shards, and return the entries of all videos in the order of the dataset."""
-    records, done = journal.done(), dict[Path, list[dict[str, Any]]]()
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Write the missing shards; return the entries of all videos in the dataset's order, and each shard's SHA-256."""
+    records, done, digests = journal.done(), dict[Path, list[dict[str, Any]]](), dict[str, str]()
     for path in shards:
         entries = records[path.name]["entries"] if path.name in records else []
         if entries and (path.is_file() or all("error" in entry for entry in entries)):
             done[path] = entries
+            if path.is_file():
+                digests[path.name] = records[path.name].get("sha256") or hash_file(path)
     num_done, num_videos = sum(map(len, done.values())), sum(map(len, shards.values()))
     todo = {
         path: [(path.name.partition("-")[0], row) for row in rows] for path, rows in shards.items() if path not in done
@@ -127,16 +134,20 @@ def _write_shards(
     with closing(results):
         for path, rows in todo.items():
             entries = []
-            with atomic_write(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-                for row in rows:
-                    entries.append(_add_to_shard(tar, path.name, manifests, row, next(results)[1]))
-                    progress(num_done + len(entries), num_videos)
-            if not any("shard" in entry for entry in entries):
+            with atomic_write(path) as file:
+                writer: Any = HashingWriter(file)
+                with tarfile.open(fileobj=writer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+                    for row in rows:
+                        entries.append(_add_to_shard(tar, path.name, manifests, row, next(results)[1]))
+                        progress(num_done + len(entries), num_videos)
+            if any("shard" in entry for entry in entries):
+                digests[path.name] = writer.hexdigest()
+            else:
                 path.unlink()  # some readers take an empty one for a fault
             num_done += len(entries)
             done[path] = entries
-            journal.append({"key": path.name, "entries": entries})
-    return [entry for path in shards for entry in done[path]]
+            journal.append({"key": path.name, "entries": entries, "sha256": digests.get(path.name)})
+    return [entry for path in shards for entry in done[path]], digests
 
 
 def _transcode_row(

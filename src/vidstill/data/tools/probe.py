@@ -50,7 +50,7 @@ def scan_video(source: VideoSource) -> ScanRecord:
     record = init_scan_record(source)
     try:
         file = fetch_source(source)
-        record["sha256"], record["bytes"] = _hash_source(file)
+        record["sha256"], record["bytes"] = hash_source(file)
         with VideoReader(file) as video:
             _decode_frames(video, record)
     except BrokenVideo as error:
@@ -82,7 +82,7 @@ def stat_source(source: VideoSource) -> tuple[int, int | None] | None:
     return source.size if isinstance(source, ShardMember) else size, status.st_mtime_ns
 
 
-def _hash_source(file: Path | bytes) -> tuple[str, int]:
+def hash_source(file: Path | bytes) -> tuple[str, int]:
     """Return the SHA-256 and the number of a video's bytes; of a directory, of its images one after the other."""
     if isinstance(file, bytes):
         return hashlib.sha256(file).hexdigest(), len(file)

@@ -60,7 +60,7 @@ def scan_dataset(
     path = Path(os.path.abspath(get_manifest_path(data) if out is None else out))
     manifests = open_split_manifests(data, root=root, fold=fold)
     _check_manifest_path(path)
-    sources = {_make_key(row.source, path.parent): row.source for each in manifests.values() for row in each.rows}
+    sources = {make_key(row.source, path.parent): row.source for each in manifests.values() for row in each.rows}
     with Journal(path, _JOURNAL_SETTINGS) as journal:
         lines = _read_known_lines(path, journal, sources)
         todo = {key: source for key, source in sources.items() if key not in lines}
@@ -95,6 +95,16 @@ def get_manifest_path(data: PathOrUrl) -> Path:
     return path.with_name(stem + MANIFEST_SUFFIX)
 
 
+def read_scan_checksums(path: Path) -> dict[VideoKey, str]:
+    """Return the SHA-256 of the files in the list of a scan; of those that could not be read there is none."""
+    digests = {}
+    with path.open("rb") as file:
+        for record in filter(None, map(_parse_record, file)):
+            if "sha256" in record:
+                digests[record["path"], record.get("shard", ""), record.get("offset", 0)] = record["sha256"]
+    return digests
+
+
 def _check_manifest_path(path: Path) -> None:
     """Raise an InputError if a list cannot be written there, or if something else would be lost."""
     check_output_file(path)
@@ -104,7 +114,7 @@ def _check_manifest_path(path: Path) -> None:
                 raise InputError(f"{path} exists and is not the list of a scan; choose another file with --out")
 
 
-def _make_key(source: PathOrUrl | ShardMember, directory: Path) -> VideoKey:
+def make_key(source: PathOrUrl | ShardMember, directory: Path) -> VideoKey:
     """Return the paths as the list states them: relative to its directory where they are below it."""
     path = source.shard if isinstance(source, ShardMember) else source
     if isinstance(path, Path):
@@ -157,7 +167,7 @@ def _write_rows(
     """Write the line of each row, then yield its key, its split and its record."""
     for split, manifest in manifests.items():
         for row in manifest.rows:
-            key = _make_key(row.source, directory)
+            key = make_key(row.source, directory)
             labels, record = labels_to_dict(row, manifest.classes), json.loads(lines[key])
             if split in ("train", "val"):
                 labels["split"] = split
