@@ -25,19 +25,23 @@ def verify_dataset(
         InputError: It has no checksums.
         StorageUnreachable: A URL does not answer.
     """
-    has_list = isinstance(data, Path) and (data / CHECKSUMS_FILE).is_file()
+    directory = data if isinstance(data, Path) and (data / CHECKSUMS_FILE).is_file() else None
     scan = _find_scan(data)
-    if not (has_list or scan):
+    if not (directory or scan):
         raise InputError(f"{data} has no checksums; make them: vidstill data scan {data}")
     sources = _list_scanned_sources(scan) if scan else []
-    num_listed = len(read_checksums(data)) if has_list and isinstance(data, Path) else 0
+    listed = {directory / name for name in read_checksums(directory)} if directory else set()
     num_files = num_bytes = 0
     problems = []
-    for size, problem in _iter_results(data if has_list and isinstance(data, Path) else None, sources):
+    for size, problem in _iter_results(directory, sources):
         num_files, num_bytes = num_files + 1, num_bytes + size
         problems += [problem] if problem else []
-        progress(num_files, num_listed + len(sources))
-    return VerificationReport(num_files=num_files, num_bytes=num_bytes, problems=tuple(problems), unverified=())
+        progress(num_files, len(listed) + len(sources))
+    others = (path for path in directory.rglob("[!.]*") if path.is_file()) if directory and not sources else ()
+    unverified = sorted(str(path) for path in others if path not in listed and path.name != CHECKSUMS_FILE)
+    return VerificationReport(
+        num_files=num_files, num_bytes=num_bytes, problems=tuple(problems), unverified=tuple(unverified)
+    )
 
 
 def _find_scan(data: PathOrUrl) -> Path | None:

@@ -1,5 +1,6 @@
 """Training from Python: `pretrain`, `finetune`, `train_detector`; the same call again resumes the run."""
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
