@@ -64,7 +64,7 @@ def test_all_files_of_good_runs_have_checksums(folder, capsys):
     assert f"{report.num_files} files" in capsys.readouterr().out
 
 
-@pytest.mark.survival("a flipped bit in any file of a run, verified", "1→1", "refused with a sentence")
+@pytest.mark.survival("flipped bit in any file of a run, verified", "1→1", "refused with a sentence")
 def test_a_hundred_flipped_bits_in_any_files_of_runs_are_noticed(folder):
     draw, noticed = random.Random(0), 0
     for number in range(100):
@@ -101,7 +101,7 @@ def test_a_run_of_an_older_version_has_files_without_checksums(folder, tmp_path)
     assert not {"model.safetensors", "log.jsonl"} & names
 
 
-@pytest.mark.survival("a flipped bit in the newest state", "1→1", "same bits")
+@pytest.mark.survival("flipped bit in the newest state", "1→1", "same bits")
 def test_a_damaged_state_is_left_and_the_run_ends_with_the_same_bits(folder, tmp_path, capsys):
     shutil.copytree(folder / "runs/interrupted", tmp_path / "run")
     flip_bit(max((tmp_path / "run/state").glob("*.pt")))
@@ -112,7 +112,7 @@ def test_a_damaged_state_is_left_and_the_run_ends_with_the_same_bits(folder, tmp
     assert verify_runs(tmp_path / "run").problems == ()
 
 
-@pytest.mark.survival("a flipped bit in recipe.json or SHA256SUMS", "1→1", "refused with a sentence")
+@pytest.mark.survival("flipped bit in recipe.json or SHA256SUMS", "1→1", "refused with a sentence")
 @pytest.mark.parametrize("name", ["recipe.json", "SHA256SUMS"])
 def test_a_damaged_recipe_or_list_is_refused_and_nothing_is_changed(folder, tmp_path, name, capsys):
     shutil.copytree(folder / "runs/interrupted", tmp_path / "run")
@@ -123,7 +123,7 @@ def test_a_damaged_recipe_or_list_is_refused_and_nothing_is_changed(folder, tmp_
     assert {path: path.read_bytes() for path in list_files(tmp_path / "run")} == before
 
 
-@pytest.mark.survival("a flipped bit in a run's weights, recipe or result", "1→1", "refused with a sentence")
+@pytest.mark.survival("flipped bit in a run's weights, recipe or result", "1→1", "refused with a sentence")
 def test_verbs_that_read_a_damaged_file_refuse_it(folder, tmp_path, capsys):
     finetune = typed(FINETUNE, data=folder / "data", out=tmp_path / "run", schedule__epochs=2)
     video = next((folder / "data/val").rglob("*.mp4"))

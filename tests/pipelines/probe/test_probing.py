@@ -131,7 +131,21 @@ def test_features_are_cached_in_the_run_or_for_a_file_in_the_current_directory(h
     shutil.copy("teacher/model.safetensors", "mine.safetensors")
     run_cli("probe knn mine.safetensors --data data", capsys)
     for folder in (Path("teacher/features"), Path(".vidstill-features")):
-        assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".json", ".npy", ".npy"]
+        suffixes = sorted(path.suffix for path in folder.iterdir() if path.suffix != ".sha256")
+        assert suffixes == [".json", ".json", ".npy", ".npy"]
+
+
+def test_damaged_features_are_refused_and_computed_again_once_they_are_deleted(house, capsys):
+    run_cli("probe knn teacher --data data --cache damaged", capsys)
+    (path, _) = Path("damaged").glob("*.npy")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert main(["probe", "knn", "teacher", "--data", "data", "--cache", "damaged"]) == 2
+    error = capsys.readouterr().err
+    assert f"{path.name} is damaged" in error
+    Path(error.partition("; delete ")[2].partition(" to compute")[0]).unlink()
+    run_cli("probe knn teacher --data data --cache damaged", capsys)
 
 
 def test_the_accuracy_is_that_of_features_computed_by_hand(house):

@@ -24,7 +24,7 @@ from vidstill.pipelines.infer.encoder import VideoEncoder
 from vidstill.pipelines.infer.run import gather, iter_dataset_clips, mean_over_views, open_journal
 from vidstill.pipelines.probe.config import ProbeDataset, ProbeRunConfig, ProbeSplit
 from vidstill.tasks.probes.attentive import FeatureDataset
-from vidstill.utils.checksums import hash_file
+from vidstill.utils.checksums import SIDECAR_SUFFIX, DamagedFile, hash_file, verify_sidecar, write_sidecar
 from vidstill.utils.config_io import to_dict
 from vidstill.utils.files import convert_write_errors, rename_durably, write_json
 from vidstill.utils.journal import Journal
@@ -141,19 +141,36 @@ class FeatureCache:
     def _finish(self, journal: Journal, broken: dict[int, str]) -> None:
         with convert_write_errors(self.folder):
             for name in self.shapes:
-                rename_durably(journal.directory / f"{name}.npy", self._table_path(name))
+                table = journal.directory / f"{name}.npy"
+                write_sidecar(self._table_path(name), hash_file(table))  # before: a kill leaves no table without it
+                rename_durably(table, self._table_path(name))
+            self.path.with_name(self.path.name + SIDECAR_SUFFIX).unlink(missing_ok=True)
         description = {"encoder": self.encoder.source, "data": str(self.manifest.source)}
         write_json(self.path, {**description, "names": list(self.shapes), "broken": broken})
+        write_sidecar(self.path, hash_file(self.path))
         journal.remove()
 
     def read(self) -> tuple[dict[str, FeatureDataset], list[str]]:
-        """Return the features of the videos that decode, by layer, memory-mapped; and why each other does not."""
+        """Return the features of the videos that decode, by layer, memory-mapped; and why each other does not.
+
+        Raises:
+            DamagedFile: A file does not have its checksum.
+        """
+        self._verify(self.path)
         metadata = json.loads(self.path.read_text())
         rows = np.array([row for row in range(len(self.manifest.rows)) if str(row) not in metadata["broken"]])
         labels = torch.from_numpy(self.manifest.rows.labels).long()[rows]
+        for path in map(self._table_path, metadata["names"]):
+            self._verify(path)
         tables = {name: np.load(self._table_path(name), mmap_mode="r") for name in metadata["names"]}
         features = {name: FeatureDataset(table, rows, labels) for name, table in tables.items()}
         return features, list(metadata["broken"].values())
+
+    def _verify(self, path: Path) -> None:
+        try:
+            verify_sidecar(path)
+        except DamagedFile as error:
+            raise DamagedFile(f"{error}; delete {self.path} to compute these features again") from None
 
     def _table_path(self, name: str) -> Path:
         return self.path.with_name(f"{self.path.stem}.{name}.npy")
