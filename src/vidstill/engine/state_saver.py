@@ -27,7 +27,6 @@ class StateSaver:
     def __init__(
         self,
         writer: StateWriter | None,
-        *,
         save_seconds: float,
         save_steps: int | None,
         keep_every: int | None,
@@ -127,6 +126,11 @@ class StateSaver:
             write(*args)
         except OSError as error:
             raise RunStopped(f"{error}; {self.remains}: free disk space and run the same command again") from error
+
+    def check_weights(self, task: nn.Module) -> None:
+        """Raise RunStopped if the weights that training ends with are not finite."""
+        if not are_finite(task.parameters()):
+            raise RunStopped(f"a weight is not finite after the last step; {self.advice}; {self.remains}")
 
     def check(self) -> None:
         """Raise an OSError if a state could not be written, without waiting."""

@@ -4,6 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Generator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from vidstill.engine.checkpoint import STATE_DIR, load_state
 from vidstill.engine.cpu import restore_num_threads
 from vidstill.engine.distributed import Runtime
-from vidstill.engine.health import LossHistory, are_finite
+from vidstill.engine.health import LossHistory
 from vidstill.engine.interruption import RunStopped, SignalHandler
 from vidstill.engine.logger import StepRecord, TrainingLogger
 from vidstill.engine.lr_schedule import TrainingPlan
@@ -82,9 +83,7 @@ class Trainer:
         self.optimizer = optim.build(task)
         self.start_step = 0  # steps that were completed before this process started
         writer = StateWriter(self.state_dir, keep=keep_states, keep_every=keep_every) if runtime.is_main else None
-        self.saver = StateSaver(
-            writer, save_seconds=save_seconds, save_steps=save_steps, keep_every=keep_every, advice=advice
-        )
+        self.saver = StateSaver(writer, save_seconds, save_steps, keep_every, advice)
         self.completed_steps = self.consecutive_nonfinite = 0
         self.skipped_steps = 0  # of the whole run, whose loss or gradient was not finite
         self.is_waiting_for_data = False  # then the state is consistent
@@ -149,10 +148,7 @@ class Trainer:
                 if isinstance(batches, Generator):
                     batches.close()
                 runtime.release_models()
-            if not are_finite(self.task.parameters()):
-                raise RunStopped(
-                    f"a weight is not finite after the last step; {self.saver.advice}; {self.saver.remains}"
-                )
+            self.saver.check_weights(self.task)
             if self.validation:
                 history = self.validation_history
                 logger.print_message(history.summarize(self.validation.metric))
@@ -258,8 +254,8 @@ class Trainer:
 
     def save(self, logger: TrainingLogger, is_last: bool) -> None:
         """Begin to save the state, or wait until the last one is on the disk."""
-        epochs = len(self.validation_history.scores)
-        self.saver.save(self.completed_steps, epochs, self.task, self._gather_state, logger, is_last=is_last)
+        progress = self.completed_steps, len(self.validation_history.scores)
+        self.saver.save(*progress, self.task, self._gather_state, logger, is_last=is_last)
 
     def _gather_state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the entries of the state whose tensors training changes in place, and the others."""
@@ -280,11 +276,8 @@ class Trainer:
         Raises:
             InputError: It belongs to another run, or its content is no state's.
         """
-        title = self.title
-        state = read_on_main(
-            lambda: load_state(self.state_dir, warn=lambda text: print(f"{title}: {text}", file=sys.stderr)),
-            self.runtime,
-        )
+        warn = partial(print, f"{self.title}:", file=sys.stderr)
+        state = read_on_main(lambda: load_state(self.state_dir, warn=warn), self.runtime)
         if state is None:
             return None
         with convert_content_errors(self.state_dir):

@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vidstill.checkpoints.io import MODEL_FILE, read_checkpoint, write_checkpoint
 from vidstill.checkpoints.licences import build_provenance, describe_licence_restrictions
@@ -21,6 +22,7 @@ from vidstill.engine.distributed import Runtime
 from vidstill.engine.interruption import RunStopped
 from vidstill.engine.logger import shorten_metric
 from vidstill.engine.lr_schedule import TrainingPlan, get_clip_noun, plan_training
+from vidstill.engine.state import read_on_main
 from vidstill.engine.trainer import Trainer
 from vidstill.engine.validation import Validation
 from vidstill.figures.charts import draw_validation_curve
@@ -157,10 +159,10 @@ class TrainingSession:
             runtime.request_precision(precision)
         with self._open_run_dir(manifests, sources, settings):
             if runtime.broadcast((out / MODEL_FILE).exists()):
-                finished = read_checkpoint(out)
-                load_state_dict_strict(model, finished.tensors, str(out))
+                tensors, finished = read_on_main(lambda: _read_model(out), runtime)
+                load_state_dict_strict(model, tensors, str(out))
                 self._log(f"{out} holds the finished run; nothing is trained")
-                return dict(finished.metadata.get("model_selection", {}))
+                return dict(finished.get("model_selection", {}))
             for split, manifest in manifests.items():
                 count = pluralize(len(manifest), self.dataset.noun)
                 description = manifest.description.removeprefix(f"{base_name(manifest.source)}, ")  # a list's name
@@ -284,3 +286,8 @@ class TrainingSession:
     def _log(self, message: str) -> None:
         if self.runtime.is_main:
             print(f"{self.log_prefix}: {message}", file=sys.stderr)
+
+
+def _read_model(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    checkpoint = read_checkpoint(path)
+    return dict(checkpoint.tensors), dict(checkpoint.metadata)
