@@ -16,6 +16,7 @@ pytestmark = pytest.mark.nightly
 
 SEED = 2026
 NUM_KILLS = 40
+NUM_FLIPS = 500
 VERBS = ("pretrain", "finetune", "detect")
 
 
@@ -47,25 +48,25 @@ def whole_runs(tmp_path_factory):
     runs = {}
     for verb, (command, options) in commands.items():
         out, counts = folder / verb, folder / f"{verb}.counts"
-        FreshProgram(typed(command, out=folder / "warm", save_seconds=0, **options)).kill()  # the server has started
+        arguments, printed = typed(command, out=out, save_seconds=0, **options), folder / f"{verb}.txt"
         start = time.monotonic()
-        program = FreshProgram(typed(command, out=out, save_seconds=0, **options), counts=counts)
-        assert program.end() == 0
+        assert FreshProgram(arguments, printed, counts=counts).end() == 0, printed.read_text()
         numbers = dict(zip(MOMENTS, map(int, counts.read_text().split()), strict=True))
         runs[verb] = WholeRun(command, options, out, time.monotonic() - start, numbers)
     return runs
 
 
-def kill_run(whole: WholeRun, out: Path, draw: random.Random) -> str:
+def kill_run(whole: WholeRun, out: Path, printed: Path, draw: random.Random) -> str:
     """Kill a run at a random moment: of a write, or some time after a random step; return which."""
     moment = draw.choice([*MOMENTS, "after a step"])
     if moment in MOMENTS:
         number = draw.randint(1, whole.counts[moment])
-        assert FreshProgram(whole.type_command(out), moment=moment, number=number).end() == -signal.SIGKILL
+        program = FreshProgram(whole.type_command(out), printed, moment=moment, number=number)
+        assert program.end() == -signal.SIGKILL
         return f"{moment}, {number} of {whole.counts[moment]}"
     num_lines = len((whole.out / "log.jsonl").read_text().splitlines())
     number = draw.randrange(num_lines)
-    program = FreshProgram(whole.type_command(out))
+    program = FreshProgram(whole.type_command(out), printed)
     wait_for_log(out, "\n", number, alive=program.is_alive)
     time.sleep(draw.uniform(0, whole.seconds / num_lines))
     assert program.kill() == -signal.SIGKILL
@@ -78,9 +79,9 @@ def kill_run(whole: WholeRun, out: Path, draw: random.Random) -> str:
 @pytest.mark.parametrize("number", range(NUM_KILLS))
 def test_a_run_that_is_killed_at_a_random_moment_ends_with_the_same_bits(whole_runs, tmp_path, number):
     draw, whole = random.Random(f"{SEED} {number}"), whole_runs[VERBS[number % len(VERBS)]]
-    out = tmp_path / "run"
-    moment = kill_run(whole, out, draw)
-    assert FreshProgram(whole.type_command(out)).end() == 0, moment
+    out, printed = tmp_path / "run", tmp_path / "printed.txt"
+    moment = kill_run(whole, out, printed, draw)
+    assert FreshProgram(whole.type_command(out), printed).end() == 0, (moment, printed.read_text())
     expected, actual = weights(whole.out), weights(out)
     assert expected.keys() == actual.keys()
     assert all(torch.equal(expected[name], actual[name]) for name in expected), moment

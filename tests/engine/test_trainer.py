@@ -1,16 +1,17 @@
 """The loop: what a step is, what is skipped, what is logged."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
+import engine_toy
 import pytest
 import torch
 from engine_toy import OPTIM, Toy, toy_batches, toy_plan
+from fresh_programs import run_ranks
 from tiny_runs import AMD, TEACHER, make_data, run
 from torch import nn
-from toy_runs import STEPS, TWO_PROCESSES, PowerCut, act_at, get_weights, load_weights, read_log, train
+from toy_runs import STEPS, PowerCut, act_at, get_weights, load_weights, read_log, train
 
 import vidstill
 from vidstill.engine.checkpoint import load_state
@@ -36,8 +37,7 @@ def test_the_loss_falls(tmp_path):
 @pytest.mark.survival("NaN in the loss of one of two ranks", "2→2", "same samples, loss within 1e-5")
 def test_two_processes_are_one_process_that_accumulates_twice(tmp_path):
     options = ["--epochs", "2", "--poison", "6"]  # not finite in one of the two only: skipped in both
-    process = subprocess.run([*TWO_PROCESSES, tmp_path / "two", *options], capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr
+    assert run_ranks(engine_toy.main, [str(tmp_path / "two"), *options]) == [0, 0]
     plan = toy_plan(epochs=2, at_once=4)
     one = train(tmp_path / "one", plan=plan, batches=poisoned_batches(6, plan=plan))
     logs = [read_log(tmp_path / n, "loss", "grad_norm") for n in ("two", "one")]

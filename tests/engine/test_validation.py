@@ -4,16 +4,17 @@ import json
 import math
 import os
 import signal
-import subprocess
 import tempfile
 from pathlib import Path
 
+import engine_toy
 import pytest
 import torch
 from engine_toy import Toy, first_bias, toy_plan
+from fresh_programs import run_ranks
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy_runs import STEPS, TWO_PROCESSES, PowerCut, act_at, cut_power, get_weights, load_weights, read_log, train
+from toy_runs import STEPS, PowerCut, act_at, cut_power, get_weights, load_weights, read_log, train
 
 from vidstill.engine.checkpoint import load_state
 from vidstill.engine.interruption import RunInterrupted
@@ -164,10 +165,10 @@ def test_two_processes_select_the_epoch_that_one_selects(tmp_path):
     task = Toy()
     validation = Validation(score_epoch=lambda epoch: first_bias(task), metric="bias", keep_best=True, patience=1)
     one = train(tmp_path / "one", task=task, plan=toy_plan(at_once=4), validation=validation)
-    process = subprocess.run([*TWO_PROCESSES, tmp_path / "two", "--patience", "1"], capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr
+    printed = tmp_path / "printed.txt"
+    assert run_ranks(engine_toy.main, [str(tmp_path / "two"), "--patience", "1"], printed=printed) == [0, 0]
     epoch, score = one.validation_history.best
-    assert f"best {score:.1f} at epoch {epoch}, whose weights are kept" in process.stderr
+    assert f"best {score:.1f} at epoch {epoch}, whose weights are kept" in printed.read_text()
     weights = load_weights(tmp_path / "two")
     for name, tensor in one.task.state_dict().items():
         torch.testing.assert_close(weights[name], tensor, rtol=0, atol=1e-5)

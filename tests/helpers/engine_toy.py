@@ -83,7 +83,7 @@ def first_bias(task: Toy) -> dict[str, float]:
     return {"bias": task.layers[0].bias[0].item()}
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--epochs", type=int, default=4)
@@ -95,7 +95,7 @@ def main() -> int:
     parser.add_argument("--own-disks", action="store_true", help="each process has a directory of its own")
     parser.add_argument("--stop-after", type=int, help="steps, after which the data fail")
     parser.add_argument("--largest-file", type=int, help="bytes: what a full disk is like")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.largest_file:
         resource.setrlimit(resource.RLIMIT_FSIZE, (options.largest_file, options.largest_file))
     runtime = Runtime("fp32")

@@ -1,10 +1,12 @@
 """Programs in processes as new as a command's, from one that has read the package before: they start in a tenth of the
-time, and kill themselves at a stated moment."""
+time, alone or as the ranks of one run, and can kill themselves at a stated moment."""
 
 import multiprocessing
 import os
 import signal
+import socket
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +27,16 @@ class FreshProgram:
 
     Args:
         arguments: As they are typed after `vidstill`.
+        printed: A file for what it prints.
         moment: One of MOMENTS, at which the program kills itself; empty: it does not.
         number: At which time.
         counts: A file for how often each moment came, at the end; None: it is not written.
     """
 
-    def __init__(self, arguments: list[str], *, moment: str = "", number: int = 0, counts: Path | None = None):
-        self.process = _SERVER.Process(target=_run, args=(arguments, moment, number, counts))
-        self.process.start()
-
+    def __init__(
+        self, arguments: list[str], printed: Path, *, moment: str = "", number: int = 0, counts: Path | None = None
+    ):
+        self.process = start_fresh(_run_program, arguments, moment, number, counts, printed=printed)
         self.is_alive = self.process.is_alive
 
     def end(self) -> int:
@@ -47,9 +50,58 @@ class FreshProgram:
         return self.end()
 
 
-def _run(arguments: list[str], moment: str, number: int, counts: Path | None) -> None:
+def start_fresh(
+    function: Callable[..., object], *args: Any, environment: Mapping[str, str] = {}, printed: Path | None = None
+) -> Any:
+    """Start a function in a new process; what it returns is the exit code.
+
+    Args:
+        environment: Variables that are set before.
+        printed: A file for what it prints; None: it prints where the tests do.
+    """
+    process = _SERVER.Process(target=_run, args=(function, args, dict(environment), printed))
+    process.start()
+    return process
+
+
+def run_ranks(
+    function: Callable[..., object], *args: Any, world_size: int = 2, printed: Path | None = None
+) -> list[int]:
+    """Run a function in the ranks of one run, as `torchrun` starts them, to its end; return their exit codes.
+
+    Args:
+        printed: A file for what they print; None: they print where the tests do.
+    """
+    environments: list[dict[str, object]] = [{}]
+    if world_size > 1:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "LOCAL_WORLD_SIZE": world_size}
+        ranks = range(world_size)
+        environments = [{**shared, "WORLD_SIZE": world_size, "RANK": rank, "LOCAL_RANK": rank} for rank in ranks]
+    processes = [
+        start_fresh(function, *args, environment={k: str(v) for k, v in each.items()}, printed=printed)
+        for each in environments
+    ]
+    for process in processes:
+        process.join()
+    return [process.exitcode for process in processes]
+
+
+def _run(
+    function: Callable[..., object], args: tuple[Any, ...], environment: dict[str, str], printed: Path | None
+) -> None:
+    os.environ.update(environment)
     torch.set_num_threads(1)
-    sys.stderr = sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    if printed:
+        sys.stdout = sys.stderr = printed.open("a", buffering=1)
+    code = function(*args)
+    sys.stdout.flush()
+    os._exit(int(code or 0))  # type: ignore[call-overload]
+
+
+def _run_program(arguments: list[str], moment: str, number: int, counts: Path | None) -> int:
     calls = dict.fromkeys(MOMENTS, 0)
     fsync, replace = os.fsync, os.replace
 
@@ -75,8 +127,7 @@ def _run(arguments: list[str], moment: str, number: int, counts: Path | None) ->
     code = main(arguments)
     if counts:
         counts.write_text("\n".join(map(str, calls.values())))
-    sys.stdout.flush()
-    os._exit(code)
+    return code
 
 
 def _die() -> None:

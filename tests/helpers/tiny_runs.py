@@ -1,22 +1,18 @@
 """Command lines of the smallest runs, by the quickstart's recipes: width 24, depth 2, clips of 4 frames of 16 × 16."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
+from fresh_programs import FreshProgram
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from vidstill.cli.main import main
-from vidstill.engine.trainer import Trainer
 from vidstill.synthetic.dataset import SyntheticClipsConfig, make_dataset
 
 CLASSES = ("left", "right")
@@ -93,25 +89,9 @@ def run(command: str, **options: Any) -> None:
 
 def kill_run(arguments: list[str], out: Path, text: str = "\n", count: int = 4) -> None:
     """Start a run in a process of one thread, and kill it as soon as its log has the text this often."""
-    command = [sys.executable, "-m", "vidstill.cli", *arguments]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    wait_for_log(out, text, count, alive=lambda: process.poll() is None)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-
-
-def interrupt(command: list[str], monkeypatch: pytest.MonkeyPatch, step: int = 2) -> None:
-    """Run a command in this process until the user interrupts it after a step."""
-    train_step = Trainer.train_step
-
-    def train_or_stop(self: Trainer, batches: Any) -> Any:
-        if self.completed_steps == step:
-            raise KeyboardInterrupt
-        return train_step(self, batches)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "train_step", train_or_stop)
-        assert main(command) == 130
+    program = FreshProgram(arguments, out.with_name(f"{out.name}.txt"))
+    wait_for_log(out, text, count, alive=program.is_alive)
+    assert program.kill() == -signal.SIGKILL
 
 
 def wait_for_log(out: Path, text: str, count: int, alive: Callable[[], bool]) -> None:

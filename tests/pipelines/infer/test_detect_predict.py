@@ -2,8 +2,6 @@
 
 import itertools
 import json
-import subprocess
-import sys
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fresh_programs import run_ranks
 from tiny_detectors import ACTIONS, VIEWS, write_detector
 from tiny_predictions import RATE, film, picture, write_classifier
 
@@ -311,12 +310,11 @@ def check_index(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_videos_of_one_name_have_files_of_their_own_whichever_is_broken(model, equal_names, tmp_path, processes):
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if processes == 2 else []
-    command = [*launcher, "-m", "vidstill.cli", "detect", "predict", str(model), str(equal_names)]
-    command += ["--person-boxes", str(tmp_path / "boxes.csv"), "--precision", "fp32", "--out"]
-    for out in ("out", "out", "all.csv"):
-        run = subprocess.run([sys.executable, *command, str(tmp_path / out)], capture_output=True, text=True)
-        assert "skipped or incomplete: 1 video" in run.stdout, run.stderr
+    command = ["detect", "predict", str(model), str(equal_names), "--person-boxes", str(tmp_path / "boxes.csv")]
+    for number, out in enumerate(("out", "out", "all.csv")):
+        arguments, printed = [*command, "--precision", "fp32", "--out", str(tmp_path / out)], tmp_path / f"{number}.txt"
+        assert run_ranks(main, arguments, world_size=processes, printed=printed) == [1, 0][:processes]
+        assert "skipped or incomplete: 1 video" in printed.read_text()
     assert check_index(tmp_path / "out") == ["b/x.mp4", "c/x.mp4"]
     assert {path.name for path in (tmp_path / "out").glob("*.mp4")} == {"x-2.mp4", "x-3.mp4"}
     assert {row.split(",")[0] for row in (tmp_path / "all.csv").read_text().split()} == {"x-2", "x-3"}

@@ -3,12 +3,11 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fresh_programs import run_ranks
 from PIL import Image
 from tiny_encoders import WITH_CLASS_TOKEN, make_videos, write_encoder
 from tiny_predictions import write_classifier
@@ -287,12 +286,11 @@ def test_without_videos_there_is_no_file(house, tmp_path, capsys, videos, messag
 def test_two_processes_write_the_bytes_of_one(house, tmp_path, out):
     args = [str(house / "videos"), "--window", "0.5", "--hop", "0.25", *OPTIONS]
     embed(house, *args, "--out", tmp_path / "one" / out)
-    command = [sys.executable, *["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]]
-    command += ["-m", "vidstill.cli", "embed"]
-    command += [str(house / "run"), *args, "--out", str(tmp_path / "two" / out)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-    assert printed.count("6 videos embedded; 18 rows") == 1
+    printed = tmp_path / "printed.txt"
+    assert run_ranks(
+        main, ["embed", str(house / "run"), *args, "--out", str(tmp_path / "two" / out)], printed=printed
+    ) == [0, 0]
+    assert printed.read_text().count("6 videos embedded; 18 rows") == 1
     one, two = (
         {path.relative_to(top): path.read_bytes() for path in top.rglob("*") if path.is_file()}
         for top in (tmp_path / "one", tmp_path / "two")

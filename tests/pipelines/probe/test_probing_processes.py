@@ -1,11 +1,10 @@
 """Two processes probe as one does: each computes the features of its share of the videos."""
 
-import os
-import subprocess
-import sys
-
 import pytest
+from fresh_programs import run_ranks
 from tiny_runs import TEACHER, make_data, run
+
+from vidstill.cli.main import main
 
 
 @pytest.fixture(scope="module")
@@ -16,12 +15,10 @@ def caches(tmp_path_factory):
     broken = data / (data / "val.csv").read_text().split()[0]
     broken.write_bytes(b"no video")
     run(TEACHER, data=data / "unlabelled.txt", out=folder / "teacher", schedule__epochs=2)
-    command = "probe all teacher --data data --workers 0 --precision fp32 --shots 2"
-    launchers = {"one": [], "two": ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]}
-    for name, launcher in launchers.items():
-        arguments = [*launcher, "-m", "vidstill.cli", *command.split(), "--cache", name, "--csv", f"{name}.csv"]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        subprocess.run([sys.executable, *arguments], check=True, cwd=folder, env=environment)
+    command = f"probe all {folder}/teacher --data {data} --workers 0 --precision fp32 --shots 2"
+    for world_size, name in enumerate(("one", "two"), 1):
+        arguments = [*command.split(), "--cache", str(folder / name), "--csv", str(folder / f"{name}.csv")]
+        assert run_ranks(main, arguments, world_size=world_size) == [0] * world_size
     return folder / "one", folder / "two"
 
 

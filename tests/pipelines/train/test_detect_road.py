@@ -2,15 +2,13 @@
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from fresh_programs import run_ranks
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tiny_detections import TRAIN, make_data, trained
@@ -24,8 +22,6 @@ from vidstill.data.ava.samples import KeyframeViewDataset
 from vidstill.pipelines.trained_models import load_detector
 
 FILES = ("test.json", "detections.csv", "actions.csv", "curves.png")
-TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "vidstill.cli"]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +92,7 @@ def test_a_detector_is_tested_again_by_other_rules(road, tmp_path, capsys):
 
 def test_two_processes_train_and_test_as_one_that_accumulates_does(road):
     command = typed(TRAIN, data=road / "data", out=road / "two")
-    subprocess.run([*TWO, *command], check=True, env=ENVIRONMENT)
+    assert run_ranks(main, command) == [0, 0]
     losses = [torch.tensor([line["loss"] for line in log(road / name)]) for name in ("one", "two")]
     torch.testing.assert_close(losses[1], losses[0], rtol=1e-5, atol=0)
     one, two = (list(csv.reader((road / name / "detections.csv").open())) for name in ("one", "two"))
@@ -110,7 +106,7 @@ def test_two_processes_test_a_detector_to_the_byte_as_one_does(road, tmp_path):
     (data / "videos/val_000001.mp4").write_bytes(b"no video")
     command = f"detect evaluate {road}/one --data {data} --workers 1 --precision fp32 --out"
     assert main([*command.split(), str(tmp_path / "one")]) == 0
-    subprocess.run([*TWO, *command.split(), str(tmp_path / "two")], check=True, env=ENVIRONMENT)
+    assert run_ranks(main, [*command.split(), str(tmp_path / "two")]) == [0, 0]
     assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in FILES)
     result = read_result(tmp_path / "one")
     assert len(result["broken_keyframes"]) == sum(

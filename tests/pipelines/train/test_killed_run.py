@@ -1,9 +1,6 @@
 """A run that is killed, whenever it is, ends as if it had not been: the same command again, the same weights."""
 
-import multiprocessing
-import os
-import signal
-import sys
+import shutil
 from pathlib import Path
 
 import pytest
@@ -19,11 +16,8 @@ from tiny_runs import (
     run,
     teachers_of,
     typed,
-    wait_for_log,
     weights,
 )
-
-from vidstill.cli.main import main
 
 LONG = {"schedule__epochs": 30, "save_seconds": 0.05}  # 60 steps, a state every few of them
 
@@ -58,36 +52,32 @@ def test_a_killed_run_ends_with_the_same_weights_to_the_bit(uninterrupted, tmp_p
     assert len(log(out)) == 60
 
 
-@pytest.fixture(scope="module")
-def fresh():
-    """Starts processes as new as a program's, from one that has read the package before: in a tenth of the time."""
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["vidstill.cli.verbs", "torch._dynamo"])  # the latter is imported in a first step
-    return server.Process
-
-
-def alone(arguments: list[str]) -> None:
-    torch.set_num_threads(1)
-    sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    main(arguments)
-
-
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "amd"])
 @pytest.mark.survival("SIGKILL of a pre-training by every method", "1→1", "same bits")
-def test_a_killed_run_of_every_method_does(uninterrupted, tmp_path, fresh, method):
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "amd"])
+def test_a_killed_run_of_every_method_does(uninterrupted, tmp_path, method):
     command, data = METHODS[method], uninterrupted / "data/unlabelled.txt"
     options = {**teachers_of(method, uninterrupted), "schedule__epochs": 5}
     run(command, data=data, out=tmp_path / "whole", **options)
     out = tmp_path / "killed"
-    process = fresh(target=alone, args=(typed(command, data=data, out=out, **options, save_seconds=0),))
-    process.start()
-    wait_for_log(out, "\n", 4, alive=process.is_alive)
-    process.kill()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
+    kill_run(typed(command, data=data, out=out, **options, save_seconds=0), out)
     assert not (out / "model.safetensors").exists()
     run(command, data=data, out=out, **options)
     same_ends(tmp_path / "whole", out)
+
+
+@pytest.mark.survival("moved directory of a killed run, of its data and of its teacher", "1→1", "same bits")
+def test_a_killed_run_goes_on_where_all_was_moved_to(uninterrupted, tmp_path):
+    def type_command(folder: Path) -> list[str]:
+        teacher = folder / "teacher"
+        return typed(AMD, data=folder / "data/unlabelled.txt", out=folder / "run", method__teacher__checkpoint=teacher)
+
+    for name in ("data", "teacher"):
+        shutil.copytree(uninterrupted / name, tmp_path / "before" / name)
+    run(" ".join([*type_command(tmp_path / "before"), "--out", str(tmp_path / "whole")]))
+    kill_run([*type_command(tmp_path / "before"), "--save-seconds", "0"], tmp_path / "before/run", count=8)
+    (tmp_path / "before").rename(tmp_path / "after")
+    run(" ".join(type_command(tmp_path / "after")))
+    same_ends(tmp_path / "whole", tmp_path / "after/run")
 
 
 @pytest.mark.survival("SIGKILL while recipe.json is written", "1→1", "same bits")

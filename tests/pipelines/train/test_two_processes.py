@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from paths import PROJECT
+from fresh_programs import run_ranks
 from tiny_runs import FINETUNE, IMAGE_TEACHER, METHODS, TEACHER, log, make_data, run, teachers_of
 
 from vidstill.pipelines.evaluate.classifier import evaluate_classifier
@@ -23,7 +23,7 @@ STEPS = {"teacher": 10, "image_teacher": 10, **dict.fromkeys(STUDENTS, 10), "stm
 
 
 def walk(data: Path, out: Path, **launch: int) -> None:
-    """Teachers, students, a classifier and its scores; this file as a program does it in one of several processes."""
+    """Teachers, students, a classifier and its scores."""
     shared = {"schedule__epochs": 5, **launch}
     run(TEACHER, data=data / "unlabelled.txt", out=out / "teacher", **shared)
     run(IMAGE_TEACHER, data=data / "unlabelled.txt", out=out / "image_teacher", **shared)
@@ -47,9 +47,7 @@ def roads(tmp_path_factory):
     for name, listed in {"seven": [*lines[:3], "broken.mp4 1", *lines[3:]], "six": lines, "one": lines[:1]}.items():
         (data / f"{name}.txt").write_text("\n".join(listed))
     walk(data, folder / "one", device_batch=4)
-    path = os.pathsep.join([str(PROJECT / "tests" / "helpers"), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    subprocess.run([*TWO, __file__, str(data), str(folder / "two")], check=True, env=environment)
+    assert run_ranks(walk, data, folder / "two") == [0, 0]
     return folder / "one", folder / "two"
 
 
@@ -96,10 +94,3 @@ def test_two_processes_test_a_model_to_the_byte_as_one_does(roads):
     assert printed.stdout.count("6 scored, 1 broken, 0 missing") == 1
     for name in ("scores.csv", "classes.csv", "confusion.csv", "confusion.png"):
         assert (two / "again" / name).read_bytes() == (one / "tested-seven" / name).read_bytes()
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    walk(*map(Path, sys.argv[1:]))
-    sys.stdout.flush()
-    os._exit(0)  # as `vidstill.cli.main.run_and_exit` does
