@@ -42,6 +42,7 @@ SPELLINGS = st.one_of(
 @example("simplecache::s3://bucket")
 @example("::s3://bucket")
 @example("https://")
+@example("s3://bucket/👨‍👩‍👧 1.mp4")
 def test_any_text_is_a_plain_address_of_a_known_scheme_or_never_reaches_fsspec(text):
     reached = []
     with pytest.MonkeyPatch.context() as patch:
@@ -61,6 +62,7 @@ def test_any_text_is_a_plain_address_of_a_known_scheme_or_never_reaches_fsspec(t
     protocol, path = fsspec.core.split_protocol(text)
     assert protocol in SCHEMES
     assert path.strip("/")
+    assert not set(path) & {"\n", "\0", "\x1b"}
     assert parse_path(text) == text
 
 

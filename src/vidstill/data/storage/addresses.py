@@ -29,8 +29,8 @@ def parse_address(text: str) -> str:
         reason = f"has the scheme {shorten(scheme)}, which is not read" if separator else "is no address"
     elif not rest.strip("/"):
         reason = "names no host or bucket"
-    elif not rest.isprintable():
-        reason = "has characters that do not print"
+    elif re.search(r"[\x00-\x1f\x7f]", rest):
+        reason = "has control characters"
     else:
         return text
     raise InputError(f"{shorten(text)} {reason}; {_MEND}")
