@@ -427,6 +427,7 @@ def test_the_run_directory_holds_another_run(runs):
 )
 def test_the_run_directory_has_a_damaged_recipe(runs, text, message):
     (runs.folder / "teacher/recipe.json").write_text(text)
+    (runs.folder / "teacher/SHA256SUMS").unlink()
     runs.refuses(TEACHER, message, data=runs.data / "unlabelled.txt", out=runs.folder / "teacher")
 
 
@@ -441,9 +442,10 @@ def test_the_run_directory_cannot_be_made(runs):
 def test_a_training_checkpoint_is_damaged(runs):
     teacher = runs.folder / "teacher"
     (teacher / "model.safetensors").unlink()
-    (state,) = (teacher / "state").iterdir()
-    state.write_bytes(b"no state")
+    states = list((teacher / "state").glob("*.pt"))
+    for state in states:
+        state.write_bytes(b"no state")
     recipe = json.loads((teacher / "recipe.json").read_text())
     assert main(typed(TEACHER, data=runs.data / "unlabelled.txt", out=teacher, schedule__epochs=2)) == 2
-    assert f"{state} cannot be read" in runs.capsys.readouterr().err
+    assert f"no state in {teacher / 'state'} can be used ({max(states)} is damaged" in runs.capsys.readouterr().err
     assert json.loads((teacher / "recipe.json").read_text()) == recipe

@@ -85,6 +85,8 @@ REACHED_BY: dict[str, tuple[str, tuple[str, ...]]] = {
     "pipelines/run_config.py": ("any", ("finetune",)),
     "pipelines/probe": ("any", _PROBES),
     "pipelines/quickstart.py": ("all", ("quickstart",)),
+    "pipelines/forks.py": ("all", _TRAINING),
+    "pipelines/run_dir.py": ("all", _TRAINING),
     "pipelines/session.py": ("all", _TRAINING),
     "pipelines/train/detector.py": ("all", ("detect train",)),
     "pipelines/train/pretrain.py": ("any", ("pretrain",)),

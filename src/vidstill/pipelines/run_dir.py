@@ -12,6 +12,7 @@ from vidstill.checkpoints.fingerprint import fingerprint_checkpoint, fingerprint
 from vidstill.checkpoints.io import Checkpoint
 from vidstill.engine.checkpoint import set_aside
 from vidstill.pipelines.forks import apply_forks, can_change
+from vidstill.recipes.recipe import Recipe
 from vidstill.recipes.run_file import Fork, RunFile, find_config_difference, find_run, write_run
 from vidstill.utils.checksums import read_checksums
 from vidstill.utils.config_io import to_dict
@@ -122,7 +123,8 @@ def open_run_dir(
 def _resume(out: Path, run: RunFile, identity: RunIdentity, log: Callable[[str], None]) -> None:
     if difference := identity.find_difference(run):
         name = difference.partition(" is ")[0].removeprefix("recipe.")
-        mend = f", or change them with --resume-with {name}=…" if can_change(name) else ""
+        has_option = isinstance(identity.recipe, Recipe)
+        mend = f", or change it with --resume-with {name}=…" if has_option and can_change(name) else ""
         raise InputError(f"{out} holds a run with other settings ({difference}); choose another directory{mend}")
     forks = tuple(identity.forks)
     if run.forks not in (forks, forks[:-1]):

@@ -239,7 +239,7 @@ def test_a_finished_detector_is_trained_longer(tmp_path):
         ("--resume-with schedule.epochs=1", "before the state of step 6 that it goes on from; give more epochs"),
         ("--resume-from 7", "holds no state of step 7, but of 1, 2, 3, 4, 5, 6"),
         ("--batch 4", "other settings (recipe.batch is 8, here it is 4)"),
-        ("--optim.base-lr 0.01", "choose another directory, or change them with --resume-with optim.base_lr=…"),
+        ("--optim.base-lr 0.01", "choose another directory, or change it with --resume-with optim.base_lr=…"),
     ],
 )
 def test_what_cannot_change_is_refused_in_one_sentence_and_nothing_is_written(folder, words, sentence, capsys):
