@@ -1,6 +1,7 @@
 """A run's recipe.json: one reader, which verifies its checksum and upgrades what older versions wrote; one writer."""
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -75,7 +76,7 @@ def find_run(directory: Path) -> RunFile | None:
         InputError: It is damaged, no run's, or of a newer version.
     """
     path = directory / RECIPE_FILE
-    if not path.is_file():
+    if not os.path.isfile(path):  # False where a directory may not be read
         return None
     verify_file(directory, path, mend="restore it from a copy, or choose another directory")
     try:
