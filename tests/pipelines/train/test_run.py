@@ -17,6 +17,7 @@ from vidstill.pipelines import run_config as run_config_module
 from vidstill.pipelines import session as training
 from vidstill.pipelines.evaluate.classifier import evaluate_classifier
 from vidstill.pipelines.run_config import Workers
+from vidstill.utils.checksums import read_checksums
 from vidstill.utils.types import InputError
 
 STAGES = list(STEPS)
@@ -57,8 +58,13 @@ def test_the_loss_falls_and_the_run_directory_has_its_files(road, stage):
     assert mean(losses[-3:]) < 0.95 * mean(losses[:3])
     names = {path.name.partition(".")[0] for path in (road / stage).iterdir()}
     test = {"test", "scores", "classes", "confusion", "validation"} if finetuned else set()
-    assert names == {"recipe", "log", "events", "state", "model"} | test
-    assert len(list((road / stage / "state").iterdir())) == 1
+    assert names == {"recipe", "log", "events", "state", "model", "SHA256SUMS"} | test
+    state = f"step-{STEPS[stage]:09d}.pt"
+    assert {path.name for path in (road / stage / "state").iterdir()} == {state, f"{state}.sha256"}
+    assert read_checksums(road / stage).keys() == {path.name for path in (road / stage).iterdir()} - {
+        "SHA256SUMS",
+        "state",
+    }
     stored = recipe(road / stage)
     assert stored["recipe"]["batch"] == 8
     assert (stored["plan"]["total_steps"], stored["plan"]["peak_lr"]) == (STEPS[stage], 0.1 * 8 / 256)
@@ -268,14 +274,15 @@ def contents(out: Path):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_finished_run_is_left_unchanged_and_needs_no_training_checkpoint(road, stage, capsys):
-    (state,) = (road / stage / "state").iterdir()
-    saved = state.read_bytes()
-    state.unlink()
+    saved = {path: path.read_bytes() for path in (road / stage / "state").iterdir()}
+    for path in saved:
+        path.unlink()
     before = contents(road / stage)
     train(road, stage)
     assert contents(road / stage) == before
     assert f"{road / stage} holds the finished run" in capsys.readouterr().err
-    state.write_bytes(saved)
+    for path, content in saved.items():
+        path.write_bytes(content)
 
 
 @pytest.mark.parametrize("file", [*(f"{stage}/model.safetensors" for stage in STAGES), "finetune/test.json"])
