@@ -18,7 +18,7 @@ from vidstill.utils.files import PARTIAL_SUFFIX, RECIPE_FILE
 from vidstill.utils.types import InputError
 
 _EVENTS_PREFIX = "events.out.tfevents."
-_RUN_FILES = {RECIPE_FILE, MODEL_FILE, CHECKSUMS_FILE}
+_RUN_FILES = {RECIPE_FILE, MODEL_FILE}
 
 
 def verify_runs(
