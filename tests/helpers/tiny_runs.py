@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from fresh_programs import FreshProgram
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from vidstill.cli.main import main
+from vidstill.engine.trainer import Trainer
 from vidstill.synthetic.dataset import SyntheticClipsConfig, make_dataset
 
 CLASSES = ("left", "right")
@@ -92,6 +94,20 @@ def kill_run(arguments: list[str], out: Path, text: str = "\n", count: int = 4) 
     program = FreshProgram(arguments, out.with_name(f"{out.name}.txt"))
     wait_for_log(out, text, count, alive=program.is_alive)
     assert program.kill() == -signal.SIGKILL
+
+
+def interrupt(command: list[str], monkeypatch: pytest.MonkeyPatch, step: int = 2) -> None:
+    """Run a command in this process until the user interrupts it after a step."""
+    train_step = Trainer.train_step
+
+    def train_or_stop(self: Trainer, batches: Any) -> Any:
+        if self.completed_steps == step:
+            raise KeyboardInterrupt
+        return train_step(self, batches)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_step", train_or_stop)
+        assert main(command) == 130
 
 
 def wait_for_log(out: Path, text: str, count: int, alive: Callable[[], bool]) -> None:
