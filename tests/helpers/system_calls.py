@@ -9,6 +9,7 @@ import signal
 import struct
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,10 @@ _NUMBERS = {
 _LOAD_NUMBER, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06  # instructions of a packet filter
 _ALLOW, _KILL_PROCESS = 0x7FFF0000, 0x80000000
 _NO_NEW_PRIVILEGES, _SET_SECCOMP, _FILTER_MODE = 38, 22, 2
+
+
+def can_forbid_calls() -> bool:
+    return sys.platform == "linux" and platform.machine() in _NUMBERS
 
 
 class _Program(ctypes.Structure):
@@ -50,7 +55,7 @@ def call_without(names: tuple[str, ...], fn: Callable[[], Any]) -> Any:
     Raises:
         AssertionError: It called one, or ended otherwise.
     """
-    if sys.platform != "linux" or platform.machine() not in _NUMBERS:
+    if not can_forbid_calls():
         pytest.skip("system calls are counted on Linux, on x86-64 and ARM64")
     reading, writing = os.pipe()
     child = os.fork()
@@ -69,20 +74,19 @@ def call_without(names: tuple[str, ...], fn: Callable[[], Any]) -> Any:
     return pickle.loads(answer)
 
 
-def read_alone(fn: Callable[[Any], Any], source: Path | bytes) -> Any:
-    """Return `fn(source)` from a process that may open no socket and no file; a path is opened for it beforehand."""
-    if isinstance(source, bytes):
-        return call_without(("socket", "open"), lambda: fn(source))
-    with source.open("rb", buffering=0) as file:
+def read_alone(fn: Callable[[Any], Any], *sources: Path | bytes) -> list[Any]:
+    """Return `fn` of each source from a process that may open no socket and no file; paths are opened for it before."""
+    with ExitStack() as stack:
+        files = {each: stack.enter_context(each.open("rb", buffering=0)) for each in sources if isinstance(each, Path)}
 
         def give_opened(path: Path, *_: object, **__: object) -> io.FileIO:
-            if path != source:
+            if path not in files:
                 raise PermissionError(f"{path} is another file")
-            file.seek(0)
-            return io.FileIO(os.dup(file.fileno()))
+            files[path].seek(0)
+            return io.FileIO(os.dup(files[path].fileno()))
 
-        def call() -> Any:
+        def call() -> list[Any]:
             Path.open = give_opened  # type: ignore[assignment, method-assign]
-            return fn(source)
+            return [fn(source) for source in sources]
 
         return call_without(("socket", "open"), call)

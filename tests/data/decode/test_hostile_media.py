@@ -149,10 +149,11 @@ def test_no_suffix_of_a_demuxer_makes_a_file_show_another(other):
     contents[-1] = contents[-1].replace(b"mdat", b"free")
     assert len(suffixes) > 400
     for suffix in sorted(suffixes - {name[1:] for name in IMAGE_EXTENSIONS}):  # Pillow's
-        for n, content in enumerate(contents):
-            path = other.parent / f"{n}.{suffix.replace(',', '.')}"
+        paths = [other.parent / f"{n}.{suffix.replace(',', '.')}" for n in range(len(contents))]
+        for path, content in zip(paths, contents, strict=True):
             path.write_bytes(content)
-            assert read_alone(read_or_refuse, path) != "frames", path
+        assert "frames" not in read_alone(read_or_refuse, *paths), suffix
+        for path in paths:
             path.unlink()
 
 
@@ -236,7 +237,7 @@ def test_a_compressed_header_is_not_decompressed_beyond_measure(tmp_path):
 
 
 def test_text_in_an_image_is_not_decompressed_beyond_measure():
-    bomb = add_compressed_text(2**28)
+    bomb = add_compressed_text(2**27)
     assert len(bomb) < 2**19
     assert call_without((), lambda: measure_growth(bomb)) < 2**26
 

@@ -1,5 +1,6 @@
 """Open a video file for FFmpeg, which gets to see this one file and nothing else."""
 
+import errno
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +38,14 @@ class _NamelessFile:
     """A file whose name FFmpeg does not see: its content alone says what it is, on a disk as in a pack."""
 
     def __init__(self, file: io.BytesIO | io.FileIO):
-        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+        self.read, self.tell = file.read, file.tell
+        self._seek = file.seek
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        try:
+            return self._seek(offset, whence)
+        except (OSError, ValueError, OverflowError):  # a damaged file leads to before its beginning
+            return -errno.EINVAL  # PyAV would print an exception
 
 
 @contextmanager
