@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -43,6 +44,12 @@ def test_what_is_written_is_read_back_equal_and_of_the_same_kinds(sampling, fram
 @given(base_lr=st.floats(1e-12, 1e3), clip_norm=st.none() | st.floats(1e-6, 10), no_weight_decay=st.lists(st.text()))
 def test_a_number_keeps_every_bit(base_lr, clip_norm, no_weight_decay):
     config = AdamWConfig(base_lr=base_lr, max_grad_norm=clip_norm, no_weight_decay=tuple(no_weight_decay))
+    assert through_a_file(config) == config
+
+
+@pytest.mark.parametrize("extra", [(), (MVD.image,)])
+def test_a_field_with_a_form_of_its_own_on_the_command_line_is_read_back_too(extra):
+    config = replace(MVD, extra=extra)
     assert through_a_file(config) == config
 
 

@@ -9,7 +9,7 @@ import types
 import typing
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from vidstill.utils.types import InputError
 
@@ -69,6 +69,8 @@ def parse_value(expected: Any, value: Any, where: str, own_classes: bool = False
         InputError: It does not fit.
     """
     origin, args = typing.get_origin(expected), typing.get_args(expected)
+    if origin is Annotated and args[0] is not Any:  # how it is typed on a command line
+        return parse_value(args[0], value, where, own_classes)
     if isinstance(value, dict) and _CLASS_KEY in value:
         config_class = _find_class(value[_CLASS_KEY], expected, where, own_classes)
         return _build_instance(config_class, value, where, own_classes)
