@@ -91,7 +91,17 @@ def test_a_file_is_forgotten_before_it_is_written_again_and_recorded_afterwards(
     assert not (directory / CHECKSUMS_FILE).exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"no list\n", b"\xff", b"0" * 64 + b"  a"])
+def test_a_list_reaches_no_device(directory: Path):
+    (directory / "recipe.json").unlink()
+    (directory / "recipe.json").symlink_to("/dev/zero")
+    with pytest.raises(InputError, match=r"recipe.json is no file"):
+        verify_file(directory, directory / "recipe.json")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no list\n", b"\xff", b"0" * 64 + b"  a", *(b"0" * 64 + each for each in (b"  ../a\n", b"  /dev/zero\n"))],
+)
 def test_a_damaged_list_is_refused_and_says_how_to_go_on(directory: Path, content: bytes):
     (directory / CHECKSUMS_FILE).write_bytes(content)
     with pytest.raises(InputError, match=r"SHA256SUMS is damaged: .*; delete it to go on without"):

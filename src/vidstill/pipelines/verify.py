@@ -57,8 +57,9 @@ def _iter_files(directory: Path) -> Iterator[Path]:
     for folder, folders, names in os.walk(directory):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name != DAMAGED_DIR)
         for name in sorted(names):
-            if not name.startswith(".") and not name.endswith(PARTIAL_SUFFIX):
-                yield Path(folder, name)
+            path = Path(folder, name)
+            if not name.startswith(".") and not name.endswith(PARTIAL_SUFFIX) and path.is_file():
+                yield path
 
 
 def _iter_results(files: list[Path]) -> Iterator[tuple[Path, str]]:

@@ -184,6 +184,8 @@ def verify_sidecar(path: Path) -> bool:
 
 def _check_digest(path: Path, expected: str) -> str:
     """Return a sentence on a file that has another digest or none, or an empty string."""
+    if os.path.lexists(path) and not path.is_file():
+        return f"{path} is no file: its checksum is listed"
     try:
         actual = hash_file(path)
     except FileNotFoundError:
@@ -203,6 +205,8 @@ def _read_list(path: Path) -> dict[str, str] | None:
         return None
     matches = [_LINE.fullmatch(line) for line in lines]
     digests = {match[2]: match[1] for match in matches if match}
+    if any(name.startswith("/") or ".." in name.split("/") for name in digests):
+        return None  # it names files outside its directory
     return digests if lines and not end and len(digests) == len(lines) else None
 
 
