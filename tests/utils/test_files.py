@@ -70,10 +70,9 @@ def open_run(out: Path, identity: dict[str, object] = RUN, **options: Any) -> Ab
     return open_output_dir(out, identity, kind="a run", marker="recipe.json", **options)
 
 
-def enter_run(out: Path, identity: dict[str, object] = RUN, *, exit_code: int | None = None) -> None:
+def enter_run(out: Path, identity: dict[str, object] = RUN) -> None:
     with open_run(out, identity):
-        if exit_code is not None:
-            os._exit(exit_code)
+        pass
 
 
 def test_a_directory_is_opened_again_for_the_same_work(tmp_path: Path):
@@ -96,23 +95,6 @@ def test_a_directory_of_other_work_is_refused(tmp_path: Path, identity: dict[str
     enter_run(tmp_path / "run")
     with pytest.raises(InputError, match=message):
         enter_run(tmp_path / "run", {**RUN, **identity})
-
-
-@pytest.mark.survival("second process in a run's directory", "1→1", "refused with a sentence")
-def test_a_directory_is_locked_while_it_is_written(tmp_path: Path):
-    out, message = tmp_path / "run", "run is being written by another process; wait until it ends"
-    with open_run(out), pytest.raises(InputError, match=message):
-        _run_in_other_process(enter_run, out)
-    _run_in_other_process(enter_run, out)
-
-
-def test_a_lock_ends_with_its_process(tmp_path: Path):
-    child = get_context("fork").Process(target=enter_run, args=[tmp_path / "run"], kwargs={"exit_code": 1})
-    child.start()
-    child.join()
-    assert child.exitcode == 1
-    assert (tmp_path / "run" / ".lock").exists()
-    enter_run(tmp_path / "run")
 
 
 def test_results_go_into_a_new_an_empty_or_an_earlier_directory(tmp_path: Path):

@@ -18,6 +18,7 @@ from vidstill.data.tools.verify import verify_dataset
 from vidstill.engine.cpu import count_cores
 from vidstill.utils.checksums import format_verification
 from vidstill.utils.files import write_bytes
+from vidstill.utils.locks import lock_outputs
 from vidstill.utils.terminal import echo, echo_skipped, show_progress_bar, to_json_value
 from vidstill.utils.text import format_one_line, pluralize
 
@@ -99,13 +100,14 @@ def data_inspect_command(
     manifests = open_split_manifests(parse_path(data), root=root, fold=fold)
     if contact_sheet is not None:
         check_sheet_path(contact_sheet, manifests)
-    with show_progress_bar("files") as progress:
-        summary = summarize_dataset(parse_path(data), manifests, max_files=max_files, progress=progress)
-    text = format_dataset_summary(summary)
-    if contact_sheet is not None:
-        with show_progress_bar("strips") as progress:
-            write_bytes(contact_sheet, draw_contact_sheet(data, manifests, progress=progress))
-        text += f"\n\ncontact sheet: {format_one_line(str(contact_sheet))}"
+    with lock_outputs(contact_sheet):
+        with show_progress_bar("files") as progress:
+            summary = summarize_dataset(parse_path(data), manifests, max_files=max_files, progress=progress)
+        text = format_dataset_summary(summary)
+        if contact_sheet is not None:
+            with show_progress_bar("strips") as progress:
+                write_bytes(contact_sheet, draw_contact_sheet(data, manifests, progress=progress))
+            text += f"\n\ncontact sheet: {format_one_line(str(contact_sheet))}"
     echo(jsons.dumps(to_json_value(asdict(summary)), indent=1) if json else text)
 
 

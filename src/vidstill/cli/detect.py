@@ -197,7 +197,8 @@ def detect_predict_command(
         interval=interval,
     )
     formatter = DetectionFormatter(detector, topk, min_action_score, selection.stems, interval, start_second)
-    _detect_videos(request, output, formatter, selection, json)
+    with runtime.enter_on_main(output.lock()):
+        _detect_videos(request, output, formatter, selection, json)
 
 
 def _detect_videos(

@@ -71,29 +71,30 @@ def predict_command(
     clip_frames = encoder.require_classifier()[1].sampling.num_frames
     selection = find_videos(videos, split=split, root=root, clip_frames=clip_frames)
     encoder.runtime.run_on_main(lambda: output.check_output(selection))
-    over_time = timeline or (windows.window or windows.hop) is not None or output.needs_timeline
-    if not over_time and output.format != "csv":
-        over_time = is_long_video(encoder, selection)
-    with show_progress_bar(f"{selection.manifest.noun}s", visible=encoder.runtime.is_main) as progress:
-        predictions = predict_videos(encoder, selection, workers=workers, progress=progress)
-    csv_timeline = over_time and output.format == "csv"
-    formatter = PredictionFormatter(encoder, topk, timeline=csv_timeline)
-    if encoder.runtime.is_main and output.format == "folder":
-        output.write_all(formatter, predictions.videos, predictions.skipped)
-    if over_time:
-        predictions = _predict_timelines(encoder, predictions, windows, workers, output, formatter, selection.stems)
-    if encoder.runtime.is_main:  # the other ranks exit with 0: if one failed first, torchrun would end this one
-        if output.format != "folder":
+    with encoder.runtime.enter_on_main(output.lock()):
+        over_time = timeline or (windows.window or windows.hop) is not None or output.needs_timeline
+        if not over_time and output.format != "csv":
+            over_time = is_long_video(encoder, selection)
+        with show_progress_bar(f"{selection.manifest.noun}s", visible=encoder.runtime.is_main) as progress:
+            predictions = predict_videos(encoder, selection, workers=workers, progress=progress)
+        csv_timeline = over_time and output.format == "csv"
+        formatter = PredictionFormatter(encoder, topk, timeline=csv_timeline)
+        if encoder.runtime.is_main and output.format == "folder":
             output.write_all(formatter, predictions.videos, predictions.skipped)
-        echo_results(
-            output,
-            formatter,
-            predictions.videos,
-            predictions.skipped,
-            json=json,
-            plot=plot,
-            noun=selection.manifest.noun,
-        )
+        if over_time:
+            predictions = _predict_timelines(encoder, predictions, windows, workers, output, formatter, selection.stems)
+        if encoder.runtime.is_main:  # the other ranks exit with 0: if one failed first, torchrun would end this one
+            if output.format != "folder":
+                output.write_all(formatter, predictions.videos, predictions.skipped)
+            echo_results(
+                output,
+                formatter,
+                predictions.videos,
+                predictions.skipped,
+                json=json,
+                plot=plot,
+                noun=selection.manifest.noun,
+            )
 
 
 def _predict_timelines(

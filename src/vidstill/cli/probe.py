@@ -2,6 +2,7 @@
 
 import json as jsons
 import os
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,6 +16,7 @@ from vidstill.pipelines.probe.config import FewShotConfig, ProbeConfig, ProbeRun
 from vidstill.pipelines.probe.lars import LarsProbeConfig
 from vidstill.pipelines.probe.report import ProbeReport
 from vidstill.utils.files import check_output_file, write_bytes
+from vidstill.utils.locks import lock_outputs
 from vidstill.utils.terminal import echo
 from vidstill.utils.types import InputError
 
@@ -29,6 +31,10 @@ class ReportConfig:
     def __post_init__(self) -> None:
         if self.csv is not None:
             check_output_file(self.csv, "--csv")
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Keep other processes from the CSV during the block."""
+        return lock_outputs(self.csv) if os.environ.get("RANK", "0") == "0" else nullcontext()
 
     def echo(self, report: ProbeReport, text: str | None = None) -> None:
         """Print a report: JSON, the text, or its table."""
@@ -59,14 +65,17 @@ def probe_linear_command(
             few-shot probes.
         solver: lbfgs: the optimum on features that are computed once; lars: MAE's training.
     """
-    if solver == "lars":
-        if few_shot.shots or penalty is not None:
-            raise InputError("--solver lars takes neither --shots nor --penalty; leave them out, or use --solver lbfgs")
-        result = lars_probe.train_lars_probe(source, run_config, lars, seed=few_shot.seed)
-    else:
-        config = ProbeConfig(probes=("linear",), penalty=penalty, **asdict(few_shot))
-        result = frozen.run_probes([source], run_config, config)
-    report.echo(result)
+    with report.lock():
+        if solver == "lars":
+            if few_shot.shots or penalty is not None:
+                raise InputError(
+                    "--solver lars takes neither --shots nor --penalty; leave them out, or use --solver lbfgs"
+                )
+            result = lars_probe.train_lars_probe(source, run_config, lars, seed=few_shot.seed)
+        else:
+            config = ProbeConfig(probes=("linear",), penalty=penalty, **asdict(few_shot))
+            result = frozen.run_probes([source], run_config, config)
+        report.echo(result)
 
 
 def probe_knn_command(
@@ -83,7 +92,8 @@ def probe_knn_command(
     Args:
         k: Numbers of neighbours; all training clips if there are fewer.
     """
-    report.echo(frozen.run_probes([source], run_config, ProbeConfig(probes=("knn",), k=k, **asdict(few_shot))))
+    with report.lock():
+        report.echo(frozen.run_probes([source], run_config, ProbeConfig(probes=("knn",), k=k, **asdict(few_shot))))
 
 
 def probe_attentive_command(
@@ -99,7 +109,8 @@ def probe_attentive_command(
     Args:
         seed: Random seed of the probe's weights and batches.
     """
-    report.echo(frozen.run_probes([source], run_config, ProbeConfig(probes=("attentive",), seed=seed)))
+    with report.lock():
+        report.echo(frozen.run_probes([source], run_config, ProbeConfig(probes=("attentive",), seed=seed)))
 
 
 def probe_all_command(
@@ -117,5 +128,6 @@ def probe_all_command(
     """
     if not sources:
         raise InputError("no encoder is given; give run directories or weights files: vidstill probe all RUN… --data …")
-    result = frozen.run_probes(sources, run_config, config)
-    report.echo(result, result.format_comparison())
+    with report.lock():
+        result = frozen.run_probes(sources, run_config, config)
+        report.echo(result, result.format_comparison())

@@ -34,6 +34,7 @@ from vidstill.recipes.recipe import PretrainRecipe
 from vidstill.recipes.sources import open_recipe
 from vidstill.utils.config_io import from_dict
 from vidstill.utils.files import check_output_file
+from vidstill.utils.locks import lock_outputs
 from vidstill.utils.terminal import align_columns, echo, format_key_values, show_progress_bar
 from vidstill.utils.text import list_first
 from vidstill.utils.types import InputError
@@ -74,48 +75,53 @@ def convert_weights(
         raise InputError(f"--to {to} is unknown; take one of {', '.join(TARGETS)}")
     if out.exists():
         raise InputError(f"{out} exists; name another file with --out, or remove it first")
-    if to in _EXPORT_TARGETS:
-        if hint is not None or ignore_keys:
-            raise InputError(f"--hint and --ignore-keys are not for --to {to}: convert --to vidstill with them first")
-        exported = write_export(source, out, _EXPORT_TARGETS[to], export)
-        echo(jsons.dumps(exported.to_dict(), indent=1) if json else exported.format_summary())
-        return
-    if export != _DEFAULT_EXPORT:
-        raise InputError(f"options of exported programs are not for --to {to}, which writes weights; leave them out")
-    if to == "vidstill" and out.suffix != ".safetensors":
-        raise InputError(f"{out} does not end with .safetensors; name it so")
-    if to != "vidstill" and LAYOUTS[to].format:
-        check_foreign_suffix(out)
-    check_output_file(out)
-    encoder = find_encoder(hint)
-    checkpoint, conversion = read_checkpoint(source), dict[str, Any]()
-    if not checkpoint.metadata:
-        native, report = import_checkpoint(checkpoint, encoder, ignore_keys=ignore_keys)
-        conversion = _report_to_dict(report)
-        history = {"counts": conversion["counts"], "ignored": conversion["ignored"]}
-        metadata = {**native.metadata, **build_provenance({"converted": native}), **history}
-        checkpoint = Checkpoint(native.tensors, metadata, native.source)
-    num_tensors, omissions = len(checkpoint.tensors), list[str]()
-    if to == "vidstill":
-        write_checkpoint(out, checkpoint.tensors, checkpoint.metadata)
-    elif write := LAYOUTS[to].write:
-        omissions = write(checkpoint, out)
-    else:
-        tensors = export_state_dict(checkpoint, to)
-        write_foreign_checkpoint(out, tensors, to)
-        num_tensors, omissions = len(tensors), describe_omissions(checkpoint, to)
-    summary = {
-        "source": checkpoint.source,
-        "kind": checkpoint.metadata.get("kind"),
-        "licence": find_licence(checkpoint),
-        **conversion,
-        "to": to,
-        "out": str(out),
-        "num_tensors": num_tensors,
-        "num_bytes": sum(each.stat().st_size for each in ([out] if out.is_file() else out.iterdir())),
-        "omissions": omissions,
-    }
-    echo(jsons.dumps(summary, indent=1) if json else _format_summary(summary))
+    with lock_outputs(out):
+        if to in _EXPORT_TARGETS:
+            if hint is not None or ignore_keys:
+                raise InputError(
+                    f"--hint and --ignore-keys are not for --to {to}: convert --to vidstill with them first"
+                )
+            exported = write_export(source, out, _EXPORT_TARGETS[to], export)
+            echo(jsons.dumps(exported.to_dict(), indent=1) if json else exported.format_summary())
+            return
+        if export != _DEFAULT_EXPORT:
+            raise InputError(
+                f"options of exported programs are not for --to {to}, which writes weights; leave them out"
+            )
+        if to == "vidstill" and out.suffix != ".safetensors":
+            raise InputError(f"{out} does not end with .safetensors; name it so")
+        if to != "vidstill" and LAYOUTS[to].format:
+            check_foreign_suffix(out)
+        check_output_file(out)
+        encoder = find_encoder(hint)
+        checkpoint, conversion = read_checkpoint(source), dict[str, Any]()
+        if not checkpoint.metadata:
+            native, report = import_checkpoint(checkpoint, encoder, ignore_keys=ignore_keys)
+            conversion = _report_to_dict(report)
+            history = {"counts": conversion["counts"], "ignored": conversion["ignored"]}
+            metadata = {**native.metadata, **build_provenance({"converted": native}), **history}
+            checkpoint = Checkpoint(native.tensors, metadata, native.source)
+        num_tensors, omissions = len(checkpoint.tensors), list[str]()
+        if to == "vidstill":
+            write_checkpoint(out, checkpoint.tensors, checkpoint.metadata)
+        elif write := LAYOUTS[to].write:
+            omissions = write(checkpoint, out)
+        else:
+            tensors = export_state_dict(checkpoint, to)
+            write_foreign_checkpoint(out, tensors, to)
+            num_tensors, omissions = len(tensors), describe_omissions(checkpoint, to)
+        summary = {
+            "source": checkpoint.source,
+            "kind": checkpoint.metadata.get("kind"),
+            "licence": find_licence(checkpoint),
+            **conversion,
+            "to": to,
+            "out": str(out),
+            "num_tensors": num_tensors,
+            "num_bytes": sum(each.stat().st_size for each in ([out] if out.is_file() else out.iterdir())),
+            "omissions": omissions,
+        }
+        echo(jsons.dumps(summary, indent=1) if json else _format_summary(summary))
 
 
 def find_encoder(recipe: str | None) -> ViTConfig | None:

@@ -1,8 +1,8 @@
 """Processes, device, precision and seeds of a run."""
 
 import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Literal, TypeVar, cast
 
 import torch
@@ -144,6 +144,17 @@ class Runtime:
         if kind is not None:
             raise kind(message)
         return cast(T, result)
+
+    @contextmanager
+    def enter_on_main(self, context: AbstractContextManager[None]) -> Iterator[None]:
+        """Enter a context on rank 0, such as a lock, and leave it after the block.
+
+        Raises:
+            InputError: Entering it raised one; it is raised on every rank.
+        """
+        with ExitStack() as stack:
+            self.run_on_main(lambda: stack.enter_context(context))
+            yield
 
     def release_models(self) -> None:
         """Drop references to the prepared tasks, so that their memory is freed."""

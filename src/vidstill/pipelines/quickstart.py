@@ -42,6 +42,7 @@ from vidstill.utils.arguments import check_arguments
 from vidstill.utils.config_io import from_dict
 from vidstill.utils.files import get_package_version, write_bytes, write_json
 from vidstill.utils.flops import compute_model_cost
+from vidstill.utils.locks import lock_outputs
 from vidstill.utils.output_dir import read_result
 from vidstill.utils.terminal import show_progress_bar
 from vidstill.utils.types import InputError, StrPath
@@ -92,13 +93,14 @@ def quickstart(
         *((f"fine-tune and test: {MODELS[key].name}", partial(run.finetune, key)) for key in run.finetuned),
     ]
     log = partial(Console(stderr=True).print, highlight=False)
-    for number, (title, start) in enumerate(stages, 1):
-        log(f"[bold]{number}/{len(stages) + 1}[/bold] {title}")
-        start()
-    log(f"[bold]{len(stages) + 1}/{len(stages) + 1}[/bold] probe the encoders and draw the figures")
-    result, page = run.report(start_time)
-    write_json(out / RESULTS_FILE, asdict(result))
-    write_bytes(out / REPORT_FILE, page.encode())
+    with lock_outputs(out):
+        for number, (title, start) in enumerate(stages, 1):
+            log(f"[bold]{number}/{len(stages) + 1}[/bold] {title}")
+            start()
+        log(f"[bold]{len(stages) + 1}/{len(stages) + 1}[/bold] probe the encoders and draw the figures")
+        result, page = run.report(start_time)
+        write_json(out / RESULTS_FILE, asdict(result))
+        write_bytes(out / REPORT_FILE, page.encode())
     print_result = partial(Console().print, highlight=False)
     print_result(figures.make_terminal_table(result))
     print_result(f"report with curves and pictures: {out / REPORT_FILE}", markup=False, soft_wrap=True)

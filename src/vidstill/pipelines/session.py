@@ -32,7 +32,7 @@ from vidstill.pipelines.run_dir import RunIdentity, WeightsSource, open_run_dir
 from vidstill.recipes.recipe import Recipe
 from vidstill.recipes.run_file import Fork
 from vidstill.utils.files import RECIPE_FILE, TEST_FILE, get_package_version, write_bytes
-from vidstill.utils.output_dir import forget_results, record_results
+from vidstill.utils.output_dir import forget_results, lock_output_dir, record_results
 from vidstill.utils.text import pluralize
 from vidstill.utils.types import InputError
 
@@ -212,6 +212,16 @@ class TrainingSession:
 
             runtime.run_on_main(write)
             return dict(metadata.get("model_selection", {}))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes from the run directory, from before the training to the end of the test.
+
+        Raises:
+            InputError: Another process is writing it, or it holds something else.
+        """
+        with self.runtime.enter_on_main(lock_output_dir(self.run_config.out, kind="a run", marker=RECIPE_FILE)):
+            yield
 
     def test_once(self, evaluate: Callable[[], T], write: Callable[[T], None]) -> None:
         """Test the trained model and write the result, unless it is there already.

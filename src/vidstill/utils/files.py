@@ -23,7 +23,9 @@ TEST_FILE = "test.json"
 PARTIAL_SUFFIX = ".part"
 """Suffix of a file that is being written, or that a killed process left unfinished."""
 
-_LOCK_SECONDS = 2.0  # waited for a lock
+LOCK_SECONDS = 2.0
+"""A lock is waited for so long: its owner may be about to end."""
+
 _MAX_STEM_LENGTH = 56  # characters of a file's name, without its suffix
 _UNSAFE_CHARACTERS = re.compile(r"[^\w.,()+@=-]+")
 
@@ -77,18 +79,16 @@ def rename_durably(source: Path, target: Path) -> None:
         os.close(directory)
 
 
-def open_locked(path: Path, owner: Path | None = None) -> BinaryIO:
+def open_locked(path: Path) -> BinaryIO:
     """Open a file for reading and writing at its start, made if absent, and lock it until it is closed.
 
+    The output that it belongs to has a lock of its own (`locks`), which also holds where the file system has none.
     Worker processes share the lock of the process that forked them; where that one was killed, they end a moment later.
-
-    Args:
-        owner: What the file locks, for the error; None: the file itself.
 
     Raises:
         InputError: Another process holds the lock.
     """
-    deadline = time.monotonic() + _LOCK_SECONDS
+    deadline = time.monotonic() + LOCK_SECONDS
     while True:
         file = open(path, "r+b", opener=_open_or_create)  # noqa: SIM115
         try:
@@ -96,7 +96,7 @@ def open_locked(path: Path, owner: Path | None = None) -> BinaryIO:
         except BlockingIOError:
             file.close()
             if time.monotonic() > deadline:
-                raise InputError(f"{owner or path} is being written by another process; wait until it ends") from None
+                raise InputError(f"{path} is being written by another process; wait until it ends") from None
             time.sleep(0.05)
             continue
         except OSError:

@@ -4,11 +4,12 @@ import json
 import os
 import shutil
 from collections.abc import Hashable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from vidstill.utils.files import PARTIAL_SUFFIX, convert_write_errors, find_difference, open_locked, write_json
+from vidstill.utils.locks import lock_outputs
 from vidstill.utils.types import InputError
 
 JOURNAL_SUFFIX = ".journal"
@@ -40,6 +41,7 @@ class Journal:
     def __init__(self, out: Path, settings: Mapping[str, Any], rank: int = 0):
         self.directory = out.with_name(out.name + JOURNAL_SUFFIX)
         self.settings, self.rank = settings, rank
+        self._out, self._lock = out, ExitStack()
         self._file: BinaryIO | None = None
 
     def read_settings(self) -> dict[str, Any] | None:
@@ -68,23 +70,25 @@ class Journal:
         return all(each.name == leftover or not each.stat().st_size for each in self.directory.iterdir())
 
     def open(self) -> None:
-        """Make the directory, or check that its settings are these, and lock this rank's file until `close`.
+        """Make the directory, or check that its settings are these; rank 0 locks the output until `close`.
 
         Raises:
             InputError: The settings differ, another process is at work on it, or it cannot be written.
         """
-        self.check()
-        with convert_write_errors(self.directory):
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self._file = open_locked(self.directory / f"records-{self.rank}.jsonl", owner=self.directory)
-            try:
+        try:
+            if self.rank == 0:
+                self._lock.enter_context(lock_outputs(self._out))
+            self.check()
+            with convert_write_errors(self.directory):
+                self.directory.mkdir(parents=True, exist_ok=True)
+                self._file = open_locked(self.directory / f"records-{self.rank}.jsonl")
                 if self.rank == 0:
                     write_json(self.directory / _SETTINGS_FILE, self.settings)
                 if self._file.seek(0, os.SEEK_END):
                     self._file.write(b"\n")  # ends a line that a kill has cut; readers skip it
-            except BaseException:
-                self.close()
-                raise
+        except BaseException:
+            self.close()
+            raise
 
     def append(self, *records: Mapping[str, Any]) -> None:
         """Write records of finished items to the file of this rank."""
@@ -111,7 +115,11 @@ class Journal:
         return {_to_tuple(record["key"]): record for record in self.gather()}
 
     def close(self) -> None:
-        """Close and unlock the file of this rank; the records stay."""
+        """Close the file of this rank, and unlock the output; the records stay."""
+        self._close_file()
+        self._lock.close()
+
+    def _close_file(self) -> None:
         if self._file is not None:
             with suppress(OSError):  # on a full disk, which was reported
                 self._file.close()
@@ -119,8 +127,9 @@ class Journal:
 
     def remove(self) -> None:
         """Close the journal and delete its directory, once the output is complete."""
-        self.close()
+        self._close_file()  # some network file systems keep an open file
         shutil.rmtree(self.directory, ignore_errors=True)
+        self._lock.close()
 
     def __enter__(self) -> "Journal":
         self.open()

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,11 @@ from vidstill.utils.files import (
     FileContent,
     convert_write_errors,
     find_difference,
-    open_locked,
     write_bytes,
     write_json,
 )
+from vidstill.utils.locks import LOCK_FILE, hold_lock
 from vidstill.utils.types import InputError
-
-_LOCK_FILE = ".lock"
 
 
 @contextmanager
@@ -72,16 +70,8 @@ def lock_output_dir(out: Path, *, kind: str, marker: str) -> Iterator[None]:
         InputError: As for `check_output_dir`, or another process is writing it.
     """
     check_output_dir(out, kind, marker)
-    lock = out / _LOCK_FILE
-    with convert_write_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-        file = open_locked(lock, owner=out)
-    with file:
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                lock.unlink()
+    with hold_lock(out / LOCK_FILE, out):
+        yield
 
 
 def check_output_dir(out: Path, kind: str, marker: str, files: Collection[str] = ()) -> None:

@@ -26,8 +26,8 @@ from vidstill.pipelines.evaluate.classifier import evaluate_classifier, write_cl
 from vidstill.pipelines.run_config import Workers
 from vidstill.pipelines.trained_models import load_classifier
 from vidstill.tasks.classification import ClassifierConfig
-from vidstill.utils import files
 from vidstill.utils.config_io import from_dict
+from vidstill.utils.output_dir import check_output_dir
 from vidstill.utils.types import InputError
 
 FILES = {"test.json", "scores.csv", "classes.csv", "confusion.csv", "confusion.png"}
@@ -93,7 +93,7 @@ def test_results_of_two_tests_are_never_mixed(folder, tmp_path, monkeypatch):
     with pytest.raises(IndexError):
         write_classification_result(tmp_path, result)
     assert {path.name for path in tmp_path.iterdir()} == {"scores.csv", "classes.csv", "confusion.csv"}
-    files.check_output_dir(tmp_path, "an evaluation", "test.json", FILES)
+    check_output_dir(tmp_path, "an evaluation", "test.json", FILES)
 
 
 # ---- Training videos ------------------------------------------------------------------------------------------------

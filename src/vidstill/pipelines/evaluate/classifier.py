@@ -25,6 +25,7 @@ from vidstill.tasks.metrics.accuracy import merge_views
 from vidstill.tasks.results import MultiLabelResult, SingleLabelResult
 from vidstill.utils.config_io import from_dict
 from vidstill.utils.files import TEST_FILE
+from vidstill.utils.locks import lock_outputs
 from vidstill.utils.output_dir import check_output_dir, write_result_dir
 from vidstill.utils.terminal import show_progress_bar
 from vidstill.utils.types import InputError
@@ -60,26 +61,27 @@ def evaluate_classifier(
     if out is not None:
         check_output_dir(out, "an evaluation", TEST_FILE, CLASSIFIER_RESULT_FILES)
     runtime = runtime or Runtime(workers.precision)
-    model, checkpoint = load_classifier(source)
-    classes, multi_label, run = checkpoint.metadata["classes"], model.config.multi_label, _read_run(source)
-    labeled = open_labeled_test(
-        data,
-        fold=fold,
-        multi_label=multi_label,
-        allow_train=bool(run.get("val_share")),
-        classes=classes,
-        classes_source=source,
-    )
-    manifest, num_training_videos = select_held_out(labeled, run) if run else (labeled, 0)
-    if manifest is not labeled and runtime.is_main:
-        count = f"the {len(manifest)} of {len(labeled)} {labeled.noun}s of {data}"
-        print(f"evaluate: tests {count} that the run held out (a share of {run['val_share']:g})", file=sys.stderr)
-    views = from_dict(ViewsConfig, checkpoint.metadata["views"])
-    result = score_classifier(model, manifest, classes, views, workers, runtime, multi_label=multi_label)
-    result = replace(result, num_training_videos=num_training_videos)
-    if out is not None and runtime.is_main:
-        write_classification_result(out, result)
-    return result
+    with runtime.enter_on_main(lock_outputs(out)):
+        model, checkpoint = load_classifier(source)
+        classes, multi_label, run = checkpoint.metadata["classes"], model.config.multi_label, _read_run(source)
+        labeled = open_labeled_test(
+            data,
+            fold=fold,
+            multi_label=multi_label,
+            allow_train=bool(run.get("val_share")),
+            classes=classes,
+            classes_source=source,
+        )
+        manifest, num_training_videos = select_held_out(labeled, run) if run else (labeled, 0)
+        if manifest is not labeled and runtime.is_main:
+            count = f"the {len(manifest)} of {len(labeled)} {labeled.noun}s of {data}"
+            print(f"evaluate: tests {count} that the run held out (a share of {run['val_share']:g})", file=sys.stderr)
+        views = from_dict(ViewsConfig, checkpoint.metadata["views"])
+        result = score_classifier(model, manifest, classes, views, workers, runtime, multi_label=multi_label)
+        result = replace(result, num_training_videos=num_training_videos)
+        if out is not None and runtime.is_main:
+            write_classification_result(out, result)
+        return result
 
 
 def _read_run(source: str) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from vidstill.recipes.recipe import DetectionRecipe
 from vidstill.tasks.detection import Detector
 from vidstill.tasks.metrics.ava_map import FrameMAP, MatchingOrder, compute_frame_map
 from vidstill.utils.files import TEST_FILE
+from vidstill.utils.locks import lock_outputs
 from vidstill.utils.output_dir import check_output_dir, write_result_dir
 from vidstill.utils.terminal import show_progress_bar
 from vidstill.utils.types import InputError
@@ -125,25 +126,27 @@ def run_detector_evaluation(
     """
     if out is not None:
         check_output_dir(out, "an evaluation", TEST_FILE, DETECTOR_RESULT_FILES)
-    if base_name(parse_path(source)).endswith(".csv"):
-        if crop is not None:
-            raise InputError("--crop does not apply to the detections of a .csv; leave it out")
-        return _evaluate_csv(source, data, split, matching or "score_order_top50", out)
     runtime = runtime or Runtime(workers.precision)
-    detector = load_detector(source)
-    box_split = data.open_dataset().load_split(split)
-    recipe = replace(detector.recipe, matching_rule=matching or detector.recipe.matching_rule)
-    if crop is not None:
-        crop_size = recipe.clips.size if crop == "center" else None
-        recipe = replace(recipe, views=replace(recipe.views, crop_size=crop_size))
-    keyframes = data.select_test_keyframes(box_split, recipe.views.min_person_score)
-    _check_actions(detector, keyframes)
-    test = DetectionTest(box_split, keyframes, recipe)
-    check_decodes(test.samples, "key frames", workers)
-    result = score_detector(detector.model, test, workers, runtime)
-    if out is not None and runtime.is_main:
-        result.write(out)
-    return result.to_dict()
+    with runtime.enter_on_main(lock_outputs(out)):
+        if base_name(parse_path(source)).endswith(".csv"):
+            if crop is not None:
+                raise InputError("--crop does not apply to the detections of a .csv; leave it out")
+            result_out = out if runtime.is_main else None
+            return _evaluate_csv(source, data, split, matching or "score_order_top50", result_out)
+        detector = load_detector(source)
+        box_split = data.open_dataset().load_split(split)
+        recipe = replace(detector.recipe, matching_rule=matching or detector.recipe.matching_rule)
+        if crop is not None:
+            crop_size = recipe.clips.size if crop == "center" else None
+            recipe = replace(recipe, views=replace(recipe.views, crop_size=crop_size))
+        keyframes = data.select_test_keyframes(box_split, recipe.views.min_person_score)
+        _check_actions(detector, keyframes)
+        test = DetectionTest(box_split, keyframes, recipe)
+        check_decodes(test.samples, "key frames", workers)
+        result = score_detector(detector.model, test, workers, runtime)
+        if out is not None and runtime.is_main:
+            result.write(out)
+        return result.to_dict()
 
 
 def _evaluate_csv(

@@ -38,6 +38,7 @@ from vidstill.pipelines.run_config import Workers
 from vidstill.utils.config_io import to_dict
 from vidstill.utils.files import find_difference, get_package_version
 from vidstill.utils.journal import Journal
+from vidstill.utils.locks import lock_outputs
 from vidstill.utils.types import InputError
 
 _DEFAULT_CONFIG = EmbedConfig()
@@ -111,19 +112,20 @@ def embed_videos(
     selection = find_videos(videos, split=split, fold=fold, clip_frames=frames, by_dataset_name=True)
     job = _EmbedJob(encoder, selection, Path(os.path.abspath(out)), config, format, workers)
     runtime = encoder.runtime
-    states, earlier = runtime.run_on_main(job.plan)
-    runtime.set_precision(runtime.broadcast(runtime.precision))
-    entries = {index: earlier[state] for index, state in enumerate(states) if state in earlier}
-    missing = [index for index in range(len(states)) if index not in entries]
-    journal = Journal(job.store.out, job.settings, runtime.rank)
-    computed, broken = dict[int, _Entry](), dict[int, str]()
-    with open_journal(journal, runtime) if missing else nullcontext():
-        if missing:
-            computed, broken = job.compute(missing, states, journal, progress)
-        computed, broken = gather(runtime, computed), gather(runtime, broken)
-        entries = dict(sorted((entries | computed).items()))
-        reasons = tuple(broken.values())
-        runtime.run_on_main(lambda: job.write(entries, states, reasons, journal))
+    with runtime.enter_on_main(lock_outputs(job.store.out)):
+        states, earlier = runtime.run_on_main(job.plan)
+        runtime.set_precision(runtime.broadcast(runtime.precision))
+        entries = {index: earlier[state] for index, state in enumerate(states) if state in earlier}
+        missing = [index for index in range(len(states)) if index not in entries]
+        journal = Journal(job.store.out, job.settings, runtime.rank)
+        computed, broken = dict[int, _Entry](), dict[int, str]()
+        with open_journal(journal, runtime) if missing else nullcontext():
+            if missing:
+                computed, broken = job.compute(missing, states, journal, progress)
+            computed, broken = gather(runtime, computed), gather(runtime, broken)
+            entries = dict(sorted((entries | computed).items()))
+            reasons = tuple(broken.values())
+            runtime.run_on_main(lambda: job.write(entries, states, reasons, journal))
     earlier_keys = {key for key, _ in earlier}
     return EmbedResult(
         out=job.store.out,

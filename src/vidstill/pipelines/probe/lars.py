@@ -125,18 +125,19 @@ def train_lars_probe(source: str, run_config: ProbeRunConfig, config: LarsProbeC
     head = nn.ModuleDict({"norm": model.norm, "head": model.head})
     sources = {"encoder": WeightsSource(source, read_checkpoint(source))}
     metadata = {"kind": "probe", "classes": list(data.classes), "global_pool": global_pool}
-    training.run(ProbeTask(model), head, metadata, sources=sources, test_set=data.test)
-    trained = read_checkpoint(config.out).tensors  # the batch norm's statistics differ between processes
-    load_state_dict_strict(head, trained, str(config.out))
-    result = score_classifier(model, data.test, data.classes, recipe.views, run_config, runtime)
-    assert isinstance(result, SingleLabelResult)
-    setting = f"LARS, {config.epochs} epochs of batches of {recipe.batch}{', global pooling' * global_pool}"
-    report = ProbeReport(
-        (ProbeResult(source, data.name, "final", "linear", setting, result.accuracy),),
-        {data.name: {"test": list(result.broken_videos.values())}},
-        {data.name: {split: manifest.num_missing for split, manifest in data.splits.items()}},
-    )
-    runtime.run_on_main(lambda: write_result_dir(config.out, {}, report.to_dict()))
+    with training.lock():
+        training.run(ProbeTask(model), head, metadata, sources=sources, test_set=data.test)
+        trained = read_checkpoint(config.out).tensors  # the batch norm's statistics differ between processes
+        load_state_dict_strict(head, trained, str(config.out))
+        result = score_classifier(model, data.test, data.classes, recipe.views, run_config, runtime)
+        assert isinstance(result, SingleLabelResult)
+        setting = f"LARS, {config.epochs} epochs of batches of {recipe.batch}{', global pooling' * global_pool}"
+        report = ProbeReport(
+            (ProbeResult(source, data.name, "final", "linear", setting, result.accuracy),),
+            {data.name: {"test": list(result.broken_videos.values())}},
+            {data.name: {split: manifest.num_missing for split, manifest in data.splits.items()}},
+        )
+        runtime.run_on_main(lambda: write_result_dir(config.out, {}, report.to_dict()))
     return report
 
 

@@ -83,10 +83,11 @@ def run_detector_training(
         "recipe": to_dict(recipe),
     }
     sources = {"init": WeightsSource(init, start)} if init and start else {}
-    session.run(build_task(model), model, metadata, sources=sources, test_set=test.keyframes)
-    session.test_once(
-        lambda: score_detector(model, test, run_config, runtime), lambda result: result.write(run_config.out)
-    )
+    with session.lock():
+        session.run(build_task(model), model, metadata, sources=sources, test_set=test.keyframes)
+        session.test_once(
+            lambda: score_detector(model, test, run_config, runtime), lambda result: result.write(run_config.out)
+        )
     return run_config.out
 
 

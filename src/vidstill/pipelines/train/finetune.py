@@ -116,21 +116,22 @@ def run_finetuning(
         "views": to_dict(recipe.views),
         "recipe": to_dict(recipe),
     }
-    selection = session.run(
-        build_task(model),
-        model,
-        metadata,
-        sources={"init": WeightsSource(init, start)} if init and start else {},
-        test_set=test,
-        validation_set=splits.validation,
-        validation=validation,
-        settings={"val_share": run_config.val_share},
-        notes=notes,
-    )
-    session.test_once(
-        lambda: score(test, views=recipe.views, workers=run_config),
-        lambda result: write_classification_result(run_config.out, result, selection),
-    )
+    with session.lock():
+        selection = session.run(
+            build_task(model),
+            model,
+            metadata,
+            sources={"init": WeightsSource(init, start)} if init and start else {},
+            test_set=test,
+            validation_set=splits.validation,
+            validation=validation,
+            settings={"val_share": run_config.val_share},
+            notes=notes,
+        )
+        session.test_once(
+            lambda: score(test, views=recipe.views, workers=run_config),
+            lambda result: write_classification_result(run_config.out, result, selection),
+        )
     return run_config.out
 
 

@@ -14,6 +14,7 @@ from vidstill.pipelines.run_config import FinetuneRunConfig, Workers
 from vidstill.pipelines.train.finetune import open_run_splits, run_finetuning
 from vidstill.recipes.recipe import FinetuneRecipe
 from vidstill.utils.files import TEST_FILE, write_json
+from vidstill.utils.locks import lock_outputs
 from vidstill.utils.output_dir import check_output_dir, read_result
 from vidstill.utils.terminal import align_columns
 from vidstill.utils.types import InputError
@@ -59,9 +60,12 @@ def finetune_folds(
         open_run_splits(run_config, fold=fold)
     runs = [replace(run_config, fold=fold, out=_fold_dir(out, fold)) for fold in _FOLDS]
     runtime = Runtime(run_config.precision)
-    for run in runs:
-        run_finetuning(recipe, run, init=init, runtime=runtime, notes=notes if run is runs[0] else (), changes=changes)
-    return _summarize_folds([read_result(run.out) for run in runs], out, runtime)
+    with runtime.enter_on_main(lock_outputs(out)):
+        for run in runs:
+            run_finetuning(
+                recipe, run, init=init, runtime=runtime, notes=notes if run is runs[0] else (), changes=changes
+            )
+        return _summarize_folds([read_result(run.out) for run in runs], out, runtime)
 
 
 def evaluate_folds(
@@ -92,11 +96,12 @@ def evaluate_folds(
         if out is not None:
             check_output_dir(_fold_dir(out, fold), "an evaluation", TEST_FILE, CLASSIFIER_RESULT_FILES)
     runtime, results = Runtime(workers.precision), []
-    for fold in _FOLDS:
-        model, result_dir = str(_fold_dir(Path(source), fold)), None if out is None else _fold_dir(out, fold)
-        result = evaluate_classifier(model, data, fold=fold, workers=workers, out=result_dir, runtime=runtime)
-        results.append(result.to_dict())
-    return _summarize_folds(results, out, runtime)
+    with runtime.enter_on_main(lock_outputs(out)):
+        for fold in _FOLDS:
+            model, result_dir = str(_fold_dir(Path(source), fold)), None if out is None else _fold_dir(out, fold)
+            result = evaluate_classifier(model, data, fold=fold, workers=workers, out=result_dir, runtime=runtime)
+            results.append(result.to_dict())
+        return _summarize_folds(results, out, runtime)
 
 
 def _summarize_folds(results: Sequence[dict[str, Any]], out: Path | None, runtime: Runtime) -> dict[str, Any]:

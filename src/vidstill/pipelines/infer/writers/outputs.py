@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,7 @@ from vidstill.pipelines.infer.writers.text import (
     describe_videos,
 )
 from vidstill.utils.files import check_output_file, write_bytes
+from vidstill.utils.locks import lock_outputs
 from vidstill.utils.output_dir import check_output_dir
 from vidstill.utils.text import pluralize
 from vidstill.utils.types import InputError
@@ -90,6 +92,10 @@ class OutputWriter:
         for path in paths:
             if os.path.realpath(path) in inputs:
                 raise InputError(f"{path} is one of the videos; choose another path with --out")
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Keep other processes from the output during the block."""
+        return lock_outputs(self.out, *self.single_video_files)
 
     def write_all(self, formatter: Formatter, videos: Sequence[Any], skipped: Mapping[str, str]) -> None:
         """Write the CSV or the JSON of all videos."""
