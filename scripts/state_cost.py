@@ -1,13 +1,13 @@
-"""Measure what saving the state costs a pre-training: VideoMAE on random clips of 16 x 224 x 224, without a data set.
+"""Measure what saving the state costs a pre-training: VideoMAE on random clips, without a data set.
 
-    python scripts/state_cost.py [--sizes small base] [--batch 2] [--steps 24] [--saves 4] [--save-seconds 600]
+    python scripts/state_cost.py [--sizes small base] [--batch 2] [--image 224] [--steps 24] [--saves 4]
 
 Steps with and without the state's bookkeeping (the loss is compared with those before it, is a save due, has a write
 failed) are taken in turns, in random order, and so are steps in which a save begins. For each size, print one line of
 JSON: the median seconds of a step without the bookkeeping; the seconds that the bookkeeping itself takes in a step;
 the seconds that training waits at the first save (its memory is allocated) and, median, at the later ones; those that
 saving adds to the steps until the state is on the disk (the thread computes a checksum meanwhile); the size of the
-state; and `overhead`, the share of training time that all of this takes if a state is saved every `--save-seconds`.
+state; and `overhead`, the share of training time that all of this takes if a state is saved every `--save-seconds` (600).
 """
 
 import argparse
@@ -18,6 +18,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,10 @@ from vidstill.methods.videomae import VideoMAEConfig
 from vidstill.models.vit import BASE, SMALL
 
 SIZES = {"small": SMALL, "base": BASE}
+
+
+class _Done(Exception):
+    """Ends the training."""
 
 
 class Measurement:
@@ -60,16 +65,16 @@ class Measurement:
             self.seconds += time.perf_counter() - start
 
 
-def measure(size: str, batch: int, steps: int, saves: int, save_seconds: float) -> dict[str, Any]:
+def measure(size: str, batch: int, image: int, steps: int, saves: int, save_seconds: float) -> dict[str, Any]:
     torch.manual_seed(0)
     runtime = Runtime("auto")
     modes = ["without", "with"] * (steps // 2) + ["save"] * saves
     random.Random(0).shuffle(modes)
     modes = ["warm-up", "save", *modes]  # the first save allocates
-    total = 2 * len(modes) + 2  # a step that saves is followed by those in which the thread writes
+    total = 20 * len(modes)  # a step that saves is followed by those in which the thread writes
     optim = AdamWConfig(base_lr=1e-3)
     plan = plan_training(num_videos=batch, batch=batch, optim=optim, schedule=CosineConfig(epochs=total))
-    clip = torch.rand(batch, 3, 16, 224, 224, device=runtime.device)
+    clip = torch.rand(batch, 3, 16, image, image, device=runtime.device)
     numbers = torch.arange(batch, device=runtime.device)
     periods: list[tuple[str, float, float]] = []  # mode, seconds of the step, of the saver in it
     with tempfile.TemporaryDirectory(dir=".") as folder:
@@ -82,7 +87,9 @@ def measure(size: str, batch: int, steps: int, saves: int, save_seconds: float) 
                 if mode:
                     periods.append((mode, now - begin, measurement.seconds))
                 is_writing = saver.saved_step < saver.progress[0]
-                mode = "writing" if is_writing else queue.pop(0) if queue else "without"
+                if not (is_writing or queue):
+                    raise _Done
+                mode = "writing" if is_writing else queue.pop(0)
                 measurement.is_on, measurement.seconds = mode != "without", 0.0
                 saver.time = -1e9 if mode == "save" else time.monotonic()
                 begin = time.perf_counter()
@@ -101,7 +108,8 @@ def measure(size: str, batch: int, steps: int, saves: int, save_seconds: float) 
         saver = trainer.saver
         measurement = Measurement(saver)
         trainer.saver = measurement  # type: ignore[assignment]
-        trainer.train()
+        with suppress(_Done):
+            trainer.train()
         num_bytes = list_states(Path(folder) / STATE_DIR)[-1].stat().st_size
     return summarize(size, periods, num_bytes, save_seconds)
 
@@ -138,6 +146,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--batch", type=int, default=2, help="clips")
+    parser.add_argument("--image", type=int, default=224, help="rows and columns; the state does not depend on them")
     parser.add_argument("--steps", type=int, default=24, help="half of them without the bookkeeping")
     parser.add_argument("--saves", type=int, default=4)
     parser.add_argument("--save-seconds", type=float, default=600.0)
@@ -145,7 +154,7 @@ def main() -> None:
     machine = describe_machine()
     print(json.dumps({"cpu": machine.cpu, "cores": machine.num_cores, "commit": machine.commit}))
     for size in args.sizes:
-        print(json.dumps(measure(size, args.batch, args.steps, args.saves, args.save_seconds)), flush=True)
+        print(json.dumps(measure(size, args.batch, args.image, args.steps, args.saves, args.save_seconds)), flush=True)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 from toy_runs import PROGRAM, STEPS, TWO_PROCESSES, PowerCut, act_at, get_weights, load_weights, read_log, train
 
-from vidstill.engine.checkpoint import list_states, load_state
+from vidstill.engine.checkpoint import list_states, load_state, save_state
 from vidstill.engine.distributed import Runtime
 from vidstill.engine.interruption import RunInterrupted
 from vidstill.engine.optimizer import LARSConfig, SGDConfig
@@ -196,6 +196,25 @@ def test_state_of_another_run_is_refused_and_unchanged(tmp_path, changes, messag
     with pytest.raises(InputError, match=message):
         train(tmp_path, **changes)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"progress": {"completed_steps": 5}},
+        {"progress": {}},
+        {"optimizer": {"state": {}}},
+        {"task": {name: torch.zeros(1) for name in Toy().state_dict()}},
+        {"validation": {"score": []}},
+    ],
+)
+def test_state_of_other_content_is_refused_with_a_sentence(tmp_path, entries):
+    train(tmp_path, plan=(plan := toy_plan(epochs=2)))
+    save_state(tmp_path / "state", plan.total_steps, load_state(tmp_path / "state") | entries)
+    with pytest.raises(
+        InputError, match=r"state holds a state that does not fit this run \(\w+: .*; take another --out"
+    ):
+        train(tmp_path, plan=plan)
 
 
 def test_resumed_run_keeps_the_precision_that_was_selected_for_it(tmp_path):
