@@ -7,7 +7,7 @@ failed) are taken in turns, in random order, and so are steps in which a save be
 JSON: the median seconds of a step without the bookkeeping; the seconds that the bookkeeping itself takes in a step;
 the seconds that training waits at the first save (its memory is allocated) and, median, at the later ones; those that
 saving adds to the steps until the state is on the disk (the thread computes a checksum meanwhile); the size of the
-state; and `overhead`, the share of training time that all of this takes if a state is saved every `--save-seconds` (600).
+state; and `overhead`, the share of training time that all of this takes if a state is saved every `--save-seconds`.
 """
 
 import argparse
