@@ -5,7 +5,8 @@
 Steps with and without the state's bookkeeping (the loss is compared with those before it, is a save due, has a write
 failed) are taken in turns, in random order, and so are steps in which a save begins. For each size, print one line of
 JSON: the median seconds of a step without the bookkeeping; the seconds that the bookkeeping itself takes in a step;
-the seconds that training waits at the first save (its memory is allocated) and, median, at the later ones; those that
+the seconds that training waits at the first save and, median, at the later ones, and of these its thread's processor
+time (what an idle machine would take); those that
 saving adds to the steps until the state is on the disk (the thread computes a checksum meanwhile); the size of the
 state; and `overhead`, the share of training time that all of this takes if a state is saved every `--save-seconds`.
 """
@@ -34,6 +35,10 @@ from vidstill.engine.trainer import Trainer
 from vidstill.methods.videomae import VideoMAEConfig
 from vidstill.models.vit import BASE, SMALL
 
+Period = tuple[
+    str, float, float, float
+]  # of a step: mode, seconds, those of the saver, those of its thread's processor
+
 SIZES = {"small": SMALL, "base": BASE}
 
 
@@ -45,7 +50,8 @@ class Measurement:
     """Takes the place of a trainer's saver: passes calls on, or drops them, and measures them."""
 
     def __init__(self, saver: StateSaver):
-        self.saver, self.is_on, self.seconds = saver, True, 0.0
+        self.saver, self.is_on = saver, True
+        self.seconds = self.cpu_seconds = 0.0
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self.saver, name)
@@ -58,11 +64,12 @@ class Measurement:
             return function(*args, **kwargs)
         if not self.is_on and name != "save":
             return False
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.thread_time()
         try:
             return function(*args, **kwargs)
         finally:
             self.seconds += time.perf_counter() - start
+            self.cpu_seconds += time.thread_time() - cpu_start
 
 
 def measure(size: str, batch: int, image: int, steps: int, saves: int, save_seconds: float) -> dict[str, Any]:
@@ -76,7 +83,7 @@ def measure(size: str, batch: int, image: int, steps: int, saves: int, save_seco
     plan = plan_training(num_videos=batch, batch=batch, optim=optim, schedule=CosineConfig(epochs=total))
     clip = torch.rand(batch, 3, 16, image, image, device=runtime.device)
     numbers = torch.arange(batch, device=runtime.device)
-    periods: list[tuple[str, float, float]] = []  # mode, seconds of the step, of the saver in it
+    periods: list[Period] = []
     with tempfile.TemporaryDirectory(dir=".") as folder:
 
         def make_batches(start: int) -> Iterator[tuple[Any, ...]]:
@@ -85,12 +92,12 @@ def measure(size: str, batch: int, image: int, steps: int, saves: int, save_seco
             for _ in range(total):
                 now = time.perf_counter()
                 if mode:
-                    periods.append((mode, now - begin, measurement.seconds))
+                    periods.append((mode, now - begin, measurement.seconds, measurement.cpu_seconds))
                 is_writing = saver.saved_step < saver.progress[0]
                 if not (is_writing or queue):
                     raise _Done
                 mode = "writing" if is_writing else queue.pop(0)
-                measurement.is_on, measurement.seconds = mode != "without", 0.0
+                measurement.is_on, measurement.seconds, measurement.cpu_seconds = mode != "without", 0.0, 0.0
                 saver.time = -1e9 if mode == "save" else time.monotonic()
                 begin = time.perf_counter()
                 yield clip, numbers, numbers  # labels, seeds
@@ -114,26 +121,25 @@ def measure(size: str, batch: int, image: int, steps: int, saves: int, save_seco
     return summarize(size, periods, num_bytes, save_seconds)
 
 
-def summarize(
-    size: str, periods: list[tuple[str, float, float]], num_bytes: int, save_seconds: float
-) -> dict[str, Any]:
-    step = statistics.median(seconds for mode, seconds, _ in periods if mode == "without")
-    waits = [saver_seconds for mode, _, saver_seconds in periods if mode == "save"]
+def summarize(size: str, periods: list[Period], num_bytes: int, save_seconds: float) -> dict[str, Any]:
+    step = statistics.median(seconds for mode, seconds, *_ in periods if mode == "without")
+    waits = [saver_seconds for mode, _, saver_seconds, _ in periods if mode == "save"]
     added: list[float] = []
-    for mode, seconds, _ in periods:
+    for mode, seconds, *_ in periods:
         if mode == "save":
             added.append(seconds - step)
         elif mode == "writing" and added:
             added[-1] += seconds - step
-    bookkeeping = statistics.median(saver_seconds for mode, _, saver_seconds in periods if mode == "with")
+    bookkeeping = statistics.median(saver_seconds for mode, _, saver_seconds, _ in periods if mode == "with")
     wait, slowed = statistics.median(waits[1:]), statistics.median(added[1:])
     return {
         "size": size,
         "step_seconds": round(step, 4),
-        "step_with_seconds": round(statistics.median(seconds for mode, seconds, _ in periods if mode == "with"), 4),
+        "step_with_seconds": round(statistics.median(seconds for mode, seconds, *_ in periods if mode == "with"), 4),
         "bookkeeping_seconds": round(bookkeeping, 7),
         "first_wait_seconds": round(waits[0], 3),
         "wait_seconds": round(wait, 3),
+        "wait_cpu_seconds": round(statistics.median(cpu for mode, *_, cpu in periods if mode == "save"), 3),
         "added_seconds": round(slowed, 3),
         "state_mb": round(num_bytes / 1e6, 1),
         "overhead": round(bookkeeping / step + max(wait, slowed) / save_seconds, 6),

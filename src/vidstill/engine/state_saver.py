@@ -45,6 +45,11 @@ class StateSaver:
         if self.writer:
             self.writer.saved_step = step
 
+    def reserve(self, gather: Callable[[], tuple[Mapping[str, Any], Mapping[str, Any]]]) -> None:
+        """Begin to allocate memory for what is saved."""
+        if self.writer:
+            self.writer.reserve(gather()[0])
+
     @property
     def saved_step(self) -> int:
         """The completed steps of the newest state that is on the disk; 0: there is none."""

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,16 @@ class StateWriter:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
+    def reserve(self, state: Mapping[str, Any]) -> None:
+        """Begin to allocate the memory for the copies of a state, so that the first one takes no longer than the next.
+
+        Args:
+            state: What training changes, as for `save`.
+        """
+        tensors: list[Tensor] = []
+        map_leaves(state, Tensor, tensors.append)
+        self._start(self._allocate, [(tensor.shape, tensor.dtype, tensor.is_cuda) for tensor in tensors])
+
     def save(self, step: int, state: Mapping[str, Any], constants: Mapping[str, Any], log_file: int) -> None:
         """Copy a state and begin to write it; the caller may change its tensors then.
 
@@ -46,8 +56,7 @@ class StateWriter:
         """
         self.wait()
         snapshot = {**self._copy(state), **map_leaves(constants, Tensor, lambda tensor: tensor)}
-        self._thread = threading.Thread(target=self._write, args=(step, snapshot, log_file), daemon=True)
-        self._thread.start()
+        self._start(self._write, step, snapshot, log_file)
 
     def check(self) -> None:
         """Raise the error of a state that could not be written, without waiting."""
@@ -69,13 +78,23 @@ class StateWriter:
             self._thread.join()
             self._thread = None
 
+    def _start(self, function: Callable[..., None], *args: Any) -> None:
+        def run() -> None:
+            try:
+                function(*args)
+            except BaseException as error:
+                self._error = error
+
+        self._thread = threading.Thread(target=run, daemon=True)
+        self._thread.start()
+
+    def _allocate(self, layouts: Iterable[tuple[torch.Size, torch.dtype, bool]]) -> None:
+        self._buffers = [torch.zeros(shape, dtype=dtype, pin_memory=is_cuda) for shape, dtype, is_cuda in layouts]
+
     def _write(self, step: int, state: Mapping[str, Any], log_file: int) -> None:
-        try:
-            os.fsync(log_file)
-            save_state(self.directory, step, state, keep=self.keep, keep_every=self.keep_every)
-            self.saved_step = step
-        except BaseException as error:
-            self._error = error
+        os.fsync(log_file)
+        save_state(self.directory, step, state, keep=self.keep, keep_every=self.keep_every)
+        self.saved_step = step
 
     def _copy(self, state: Mapping[str, Any]) -> dict[str, Any]:
         buffers = iter(self._buffers)

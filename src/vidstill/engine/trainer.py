@@ -123,6 +123,8 @@ class Trainer:
                     else:
                         record, stop = self.train_step(batches)
                         self.saver.write(logger.log_step, record)
+                        if record.step == self.start_step + 1:
+                            self.saver.reserve(self._gather_state)  # the optimizer has its tensors now
                         if self.consecutive_nonfinite >= self.max_nonfinite_steps:
                             self.saver.write(self.saver.wait)
                             raise RunStopped(
