@@ -5,10 +5,9 @@
 Steps with and without the state's bookkeeping (the loss is compared with those before it, is a save due, has a write
 failed) are taken in turns, in random order, and so are steps in which a save begins. For each size, print one line of
 JSON: the median seconds of a step without the bookkeeping; the seconds that the bookkeeping itself takes in a step;
-the seconds that training waits at the first save and, median, at the later ones, and of these its thread's processor
-time (what an idle machine would take); those that
-saving adds to the steps until the state is on the disk (the thread computes a checksum meanwhile); the size of the
-state; and `overhead`, the share of training time that all of this takes if a state is saved every `--save-seconds`.
+the seconds that training waits at the first save and, median, at the later ones, with the processor time of these;
+those that saving adds to the steps until the state is on the disk (the thread computes a checksum meanwhile); the size
+of the state; and `overhead`, the share of training time that all of this takes with a state every `--save-seconds`.
 """
 
 import argparse
