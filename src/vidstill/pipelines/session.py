@@ -5,11 +5,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vidstill.checkpoints.io import MODEL_FILE, read_checkpoint, write_checkpoint
 from vidstill.checkpoints.licences import build_provenance, describe_licence_restrictions
@@ -159,10 +158,10 @@ class TrainingSession:
             runtime.request_precision(precision)
         with self._open_run_dir(manifests, sources, settings):
             if runtime.broadcast((out / MODEL_FILE).exists()):
-                tensors, finished = read_on_main(lambda: _read_model(out), runtime)
-                load_state_dict_strict(model, tensors, str(out))
+                finished = read_on_main(lambda: vars(read_checkpoint(out)), runtime)
+                load_state_dict_strict(model, finished["tensors"], str(out))
                 self._log(f"{out} holds the finished run; nothing is trained")
-                return dict(finished.get("model_selection", {}))
+                return dict(finished["metadata"].get("model_selection", {}))
             for split, manifest in manifests.items():
                 count = pluralize(len(manifest), self.dataset.noun)
                 description = manifest.description.removeprefix(f"{base_name(manifest.source)}, ")  # a list's name
@@ -296,8 +295,3 @@ class TrainingSession:
     def _log(self, message: str) -> None:
         if self.runtime.is_main:
             print(f"{self.log_prefix}: {message}", file=sys.stderr)
-
-
-def _read_model(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    checkpoint = read_checkpoint(path)
-    return dict(checkpoint.tensors), dict(checkpoint.metadata)
