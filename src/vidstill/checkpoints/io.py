@@ -28,6 +28,7 @@ from vidstill.utils.files import atomic_write
 from vidstill.utils.types import InputError
 
 MODEL_FILE = "model.safetensors"  # in a run directory
+EMA_MODEL_FILE = "model_ema.safetensors"  # beside it: the averaged weights
 _METADATA_KEY = "vidstill"  # in a safetensors header: our metadata as JSON
 _CHECKSUM_KEY = "vidstill_sha256"  # beside it: of the file's bytes, where these 64 digits themselves are 0
 _CHECKSUM_DIGITS = re.compile(rb'(?<="%s":")[0-9a-f]{64}(?=")' % _CHECKSUM_KEY.encode())

@@ -1,5 +1,6 @@
 """How a saved state reaches every rank, whether it is one of this run, and how its parts are restored."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from vidstill.engine.checkpoint import load_state
 from vidstill.engine.distributed import Runtime
 from vidstill.utils.text import format_one_line
 from vidstill.utils.types import InputError
@@ -16,6 +18,19 @@ from vidstill.utils.types import InputError
 T = TypeVar("T")
 
 _BATCHES = ("steps_per_epoch", "videos_per_step", "clips_per_step")  # what a number of steps says about the data
+
+
+def read_newest_state(state_dir: Path, runtime: Runtime, *, title: str) -> dict[str, Any] | None:
+    """Read the newest good state on rank 0 and return it on every rank; None if there is none.
+
+    Args:
+        title: Stands before each message.
+    """
+
+    def warn(text: str) -> None:
+        print(f"{title}: {text}", file=sys.stderr)
+
+    return read_on_main(lambda: load_state(state_dir, warn=warn), runtime)
 
 
 @dataclass(frozen=True)

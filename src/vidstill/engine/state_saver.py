@@ -60,6 +60,10 @@ class StateSaver:
         """What a run that ends now can be resumed from."""
         return f"the state of step {self.saved_step} remains" if self.saved_step else "no state has been saved"
 
+    def build_stop(self, reason: str) -> RunStopped:
+        """Return the error that ends a run which has failed."""
+        return RunStopped(f"{reason}; {self.advice}; {self.remains}")
+
     def judge_step(self, step: int, loss: float, *, is_accepted: bool, is_failure: bool) -> None:
         """Record the loss of a step.
 
@@ -135,7 +139,7 @@ class StateSaver:
     def check_weights(self, task: nn.Module) -> None:
         """Raise RunStopped if the weights that training ends with are not finite."""
         if not are_finite(task.parameters()):
-            raise RunStopped(f"a weight is not finite after the last step; {self.advice}; {self.remains}")
+            raise self.build_stop("a weight is not finite after the last step")
 
     def check(self) -> None:
         """Raise an OSError if a state could not be written, without waiting."""

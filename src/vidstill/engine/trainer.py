@@ -1,7 +1,6 @@
 """One training loop for every task: steps, epochs, checkpoints, validation, interruption."""
 
 import math
-import sys
 import time
 from collections.abc import Generator, Iterator
 from functools import partial
@@ -11,16 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidstill.engine.checkpoint import STATE_DIR, load_state
+from vidstill.engine.checkpoint import STATE_DIR
 from vidstill.engine.cpu import restore_num_threads
 from vidstill.engine.distributed import Runtime
+from vidstill.engine.ema import WeightAverage
 from vidstill.engine.health import LossHistory
-from vidstill.engine.interruption import RunStopped, SignalHandler
+from vidstill.engine.interruption import SignalHandler
 from vidstill.engine.logger import StepRecord, TrainingLogger
 from vidstill.engine.lr_schedule import TrainingPlan
 from vidstill.engine.optimizer import OptimConfig
 from vidstill.engine.protocols import BatchFactory, ProgressAwareTask
-from vidstill.engine.state import check_state, convert_content_errors, load_optimizer, load_scaler, read_on_main
+from vidstill.engine.state import check_state, convert_content_errors, load_optimizer, load_scaler, read_newest_state
 from vidstill.engine.state_saver import StateSaver
 from vidstill.engine.state_writer import StateWriter
 from vidstill.engine.validation import Validation, ValidationHistory
@@ -46,6 +46,7 @@ class Trainer:
         fork_step: The state of this step may be of other learning rates, epochs or precision: the run goes on from it
             with these.
         max_nonfinite_steps: Consecutive steps without a finite loss and gradient that end the run.
+        ema_decay: Of an average of the weights, which is scored beside them; None: there is none.
         validation: Scored after each epoch, in every process; may end the run before the plan does.
         advice: What a user can do about a loss that explodes.
         title: Stands before each message.
@@ -68,6 +69,7 @@ class Trainer:
         keep_every: int | None = None,
         fork_step: int | None = None,
         max_nonfinite_steps: int = 20,
+        ema_decay: float | None = None,
         validation: Validation | None = None,
         advice: str = "lower the learning rate or train in fp32",
         title: str = "train",
@@ -80,7 +82,7 @@ class Trainer:
         runtime.set_precision(runtime.precision)  # with a loss scale of this run's own
         self.model = runtime.prepare(task)
         self.model.train()
-        self.optimizer = optim.build(task)
+        self.optimizer, self.ema = optim.build(task), WeightAverage(task, ema_decay)
         self.start_step = 0  # steps that were completed before this process started
         writer = StateWriter(self.state_dir, keep=keep_states, keep_every=keep_every) if runtime.is_main else None
         self.saver = StateSaver(writer, save_seconds, save_steps, keep_every, advice)
@@ -101,14 +103,9 @@ class Trainer:
         plan, runtime = self.plan, self.runtime
         position = self.restore()
         batches = self.make_batches(self.start_step) if self.start_step < plan.total_steps else iter(())
+        start, is_main, title, noun = self.start_step, runtime.is_main, self.title, self.noun
         logger = TrainingLogger(
-            self.run_dir,
-            plan,
-            start_step=self.start_step,
-            position=position,
-            is_main=runtime.is_main,
-            title=self.title,
-            noun=self.noun,
+            self.run_dir, plan, start_step=start, position=position, is_main=is_main, title=title, noun=noun
         )
         with self.signals, logger:
             if self.start_step:
@@ -127,10 +124,8 @@ class Trainer:
                             self.saver.reserve(self._gather_state)  # the optimizer has its tensors now
                         if self.consecutive_nonfinite >= self.max_nonfinite_steps:
                             self.saver.write(self.saver.wait)
-                            raise RunStopped(
-                                f"loss or gradient were not finite in {self.max_nonfinite_steps} consecutive steps, up "
-                                f"to step {record.step} (loss {record.loss}); {self.saver.advice}; {self.saver.remains}"
-                            )
+                            reason = f"loss or gradient were not finite in {self.max_nonfinite_steps} consecutive steps"
+                            raise self.saver.build_stop(f"{reason}, up to step {record.step} (loss {record.loss})")
                         if self.needs_validation and not stop:
                             continue  # the state is saved after the epoch's validation
                     self.saver.write(self.saver.check)
@@ -155,6 +150,7 @@ class Trainer:
                 history = self.validation_history
                 logger.print_message(history.summarize(self.validation.metric))
                 self.task.load_state_dict(history.best_weights, strict=False)  # if they are kept; as in `restore`
+                self.ema.select_best()
 
     def train_step(self, batches: Iterator[tuple[Any, ...]]) -> tuple[StepRecord, bool]:
         """Run one optimizer step; also return whether any rank got a signal to stop.
@@ -192,6 +188,7 @@ class Trainer:
         loss, *parts, grad_norm, stop = runtime.all_reduce_mean(numbers).tolist()
         is_finite = math.isfinite(loss) and math.isfinite(grad_norm)
         runtime.step_optimizer(self.optimizer, accept=is_finite)
+        self.ema.update(accepted=is_finite)
         self._count_step(loss, is_finite)
         seconds = time.perf_counter() - start_time
         record = StepRecord(
@@ -241,13 +238,14 @@ class Trainer:
         assert self.validation is not None
         epoch = self.completed_steps // self.plan.steps_per_epoch
         self.is_waiting_for_data = True
-        scores = dict(self.validation.score_epoch(epoch))
+        scores = self.ema.score_both(partial(self.validation.score_epoch, epoch))
         self.task.train()
         stop = any(self.runtime.all_gather(self.signals.signal_number is not None))
         self.is_waiting_for_data = False
         if not stop:
-            score = scores.get(self.validation.metric, math.nan)
-            self.validation_history.update(score, self.task if self.validation.keep_best else None)
+            value = scores.get(self.validation.metric, math.nan)
+            self.validation_history.update(value, self.task if self.validation.keep_best else None)
+            self.ema.record(scores, self.validation)
         return scores, stop
 
     @property
@@ -261,7 +259,7 @@ class Trainer:
 
     def _gather_state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the entries of the state whose tensors training changes in place, and the others."""
-        changing = {"task": self.task.state_dict(), "optimizer": self.optimizer.state_dict()}
+        changing = {"task": self.task.state_dict(), "optimizer": self.optimizer.state_dict(), "ema": self.ema.tensors}
         constants = {
             "run": self._identity,
             "precision": self.runtime.precision,
@@ -269,6 +267,7 @@ class Trainer:
             "progress": {name: getattr(self, name) for name in _PROGRESS},
             "scaler": self.runtime.scaler.state_dict(),
             "validation": vars(self.validation_history),
+            **self.ema.get_history(),
         }
         return changing, constants
 
@@ -278,9 +277,7 @@ class Trainer:
         Raises:
             InputError: It belongs to another run, or its content is no state's.
         """
-        warn = partial(print, f"{self.title}:", file=sys.stderr)
-        state = read_on_main(lambda: load_state(self.state_dir, warn=warn), self.runtime)
-        if state is None:
+        if (state := read_newest_state(self.state_dir, self.runtime, title=self.title)) is None:
             return None
         with convert_content_errors(self.state_dir):
             names, fork_step = set(self.task.state_dict()), self.fork_step
@@ -292,6 +289,7 @@ class Trainer:
             self.task.load_state_dict(state["task"], strict=False)
             load_optimizer(self.state_dir, self.optimizer, state["optimizer"])
             self.validation_history = ValidationHistory(**state["validation"])
+            self.ema.restore(state)
             for name in _PROGRESS:
                 setattr(self, name, state["progress"][name])
             self.start_step = self.completed_steps

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from vidstill.engine.checkpoint import STATE_DIR, find_good_step
-from vidstill.engine.distributed import FixedPrecision
+from vidstill.engine.distributed import FixedPrecision, Precision
 from vidstill.recipes.change import change_recipe, nest_changes
+from vidstill.recipes.recipe import Recipe
 from vidstill.recipes.run_file import Fork, find_run
 from vidstill.utils.types import InputError
 
@@ -106,3 +107,13 @@ def apply_forks(recipe: RecipeT, forks: Sequence[Fork]) -> RecipeT:
 def find_precision(forks: Sequence[Fork]) -> FixedPrecision | None:
     """Return the precision that the last fork with one has set."""
     return next((fork.changes["precision"] for fork in reversed(forks) if "precision" in fork.changes), None)
+
+
+def advise_other_settings(recipe: Any, precision: Precision) -> str:
+    """Return what mends a loss that is not finite, as options that the run's command has in the same directory."""
+    if not isinstance(recipe, Recipe):
+        return "lower the learning rate or train in fp32"
+    words = f"optim.base_lr={recipe.optim.base_lr / 10:g}"
+    if precision != "fp32":
+        words = f"{words}, or --resume-with precision=fp32"
+    return f"run the same command with --resume-with {words}"

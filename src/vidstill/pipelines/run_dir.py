@@ -6,11 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from vidstill.checkpoints.fingerprint import fingerprint_checkpoint, fingerprint_model
-from vidstill.checkpoints.io import Checkpoint
+from vidstill.checkpoints.io import EMA_MODEL_FILE, Checkpoint, read_checkpoint
+from vidstill.checkpoints.load import load_state_dict_strict
 from vidstill.engine.checkpoint import set_aside
+from vidstill.engine.distributed import Runtime
+from vidstill.engine.state import read_on_main
 from vidstill.pipelines.forks import apply_forks, can_change
 from vidstill.recipes.recipe import Recipe
 from vidstill.recipes.run_file import Fork, RunFile, find_config_difference, find_run, write_run
@@ -145,3 +148,16 @@ def _resume(out: Path, run: RunFile, identity: RunIdentity, log: Callable[[str],
         write(aside, previous)
         write(out, (*previous, replace(fork, is_pending=False)))
         log(f"goes on {fork}; what the run had been after this step is in {aside}")
+
+
+def load_average(run_dir: Path, model: nn.Module, runtime: Runtime) -> dict[str, Any]:
+    """Give the model the averaged weights of a finished run, and return how their epoch was selected."""
+    path = run_dir / EMA_MODEL_FILE
+
+    def read() -> tuple[Mapping[str, Tensor], dict[str, Any]]:
+        averaged = read_checkpoint(path)
+        return averaged.tensors, dict(averaged.metadata.get("model_selection", {}))
+
+    tensors, selection = read_on_main(read, runtime)
+    load_state_dict_strict(model, tensors, str(path))
+    return selection

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from vidstill.checkpoints.io import MODEL_FILE, read_checkpoint, write_checkpoint
+from vidstill.checkpoints.io import EMA_MODEL_FILE, MODEL_FILE, read_checkpoint, write_checkpoint
 from vidstill.checkpoints.licences import build_provenance, describe_licence_restrictions
 from vidstill.checkpoints.load import load_state_dict_strict
 from vidstill.data.loader.loader import iter_train_batches
@@ -18,17 +18,17 @@ from vidstill.data.loader.protocols import DatasetInfo, TrainDataset
 from vidstill.data.storage.filesystem import base_name
 from vidstill.engine.cpu import set_num_threads
 from vidstill.engine.distributed import Runtime
+from vidstill.engine.ema import EMA_PREFIX
 from vidstill.engine.interruption import RunStopped
 from vidstill.engine.logger import shorten_metric
 from vidstill.engine.lr_schedule import TrainingPlan, get_clip_noun, plan_training
 from vidstill.engine.state import read_on_main
 from vidstill.engine.trainer import Trainer
-from vidstill.engine.validation import Validation
+from vidstill.engine.validation import Validation, ValidationHistory
 from vidstill.figures.charts import draw_validation_curve
-from vidstill.pipelines.forks import apply_forks, find_precision, parse_fork_request, plan_forks
+from vidstill.pipelines.forks import advise_other_settings, apply_forks, find_precision, parse_fork_request, plan_forks
 from vidstill.pipelines.run_config import BaseRunConfig
 from vidstill.pipelines.run_dir import RunIdentity, WeightsSource, open_run_dir
-from vidstill.recipes.recipe import Recipe
 from vidstill.recipes.run_file import Fork
 from vidstill.utils.files import RECIPE_FILE, TEST_FILE, get_package_version, write_bytes
 from vidstill.utils.output_dir import forget_results, lock_output_dir, record_results
@@ -95,11 +95,8 @@ class TrainingSession:
     def dry_run(self, build: Callable[[], nn.Module]) -> nn.Module:
         """Decode one video, and run a batch of its shape through the task on the "meta" device, at no cost.
 
-        Args:
-            build: Makes the task.
-
         Returns:
-            The task, on the "meta" device.
+            The task that `build` makes, on the "meta" device.
 
         Raises:
             InputError: The parts do not fit one another.
@@ -184,33 +181,42 @@ class TrainingSession:
                 keep_states=self.run_config.keep_states,
                 keep_every=self.run_config.keep_every,
                 fork_step=self.forks[-1].step if self.forks else None,
-                advice=self._advise_other_settings(),
+                ema_decay=getattr(self.recipe, "ema_decay", None),
+                advice=advise_other_settings(self.recipe, runtime.precision),
                 validation=validation,
                 title=self.log_prefix,
                 noun=get_clip_noun(self.dataset.noun),
             )
             runtime.run_on_main(lambda: forget_results(out, RECIPE_FILE))
             trainer.train()
-            metadata = metadata | ({"forks": [fork.to_dict() for fork in self.forks]} if self.forks else {})
-            metadata = metadata | runtime.run_on_main(lambda: build_provenance(checkpoints))
-            history = trainer.validation_history
-            if validation_set and validation and history.best and validation.keep_best:
+            forks = {"forks": [fork.to_dict() for fork in self.forks]} if self.forks else {}
+            metadata = metadata | forks | runtime.run_on_main(lambda: build_provenance(checkpoints))
+
+            def select(history: ValidationHistory, prefix: str = "") -> dict[str, Any]:
+                if not (validation_set and validation and history.best and validation.keep_best):
+                    return metadata
                 epoch, score = history.best
-                selection = {"epoch": epoch, "metric": validation.metric, "score": score}
-                metadata["model_selection"] = selection | {"source": str(validation_set.source)}
+                selection = {"epoch": epoch, "metric": f"{prefix}{validation.metric}", "score": score}
+                return metadata | {"model_selection": selection | {"source": str(validation_set.source)}}
+
+            selected = select(history := trainer.validation_history)
 
             def write() -> None:
                 try:
                     if validation:
                         chart = draw_validation_curve(history.scores, shorten_metric(validation.metric))
                         write_bytes(out / VALIDATION_IMAGE_FILE, chart)
-                    write_checkpoint(out / MODEL_FILE, model.state_dict(), metadata)
+                    if trainer.ema.tensors:
+                        with trainer.ema.swap():
+                            averaged = select(trainer.ema.history, EMA_PREFIX)
+                            write_checkpoint(out / EMA_MODEL_FILE, model.state_dict(), averaged)
+                    write_checkpoint(out / MODEL_FILE, model.state_dict(), selected)  # it ends the run
                     record_results(out)
                 except InputError as error:
                     raise RunStopped(f"{error}; training is done and its checkpoint saved") from error
 
             runtime.run_on_main(write)
-            return dict(metadata.get("model_selection", {}))
+            return dict(selected.get("model_selection", {}))
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -233,24 +239,13 @@ class TrainingSession:
             result = evaluate()
             self.runtime.run_on_main(lambda: write(result))
 
-    def _advise_other_settings(self) -> str:
-        """Return what mends a loss that is not finite, as options that this command has in the same directory."""
-        if not isinstance(self.original_recipe, Recipe):
-            return "lower the learning rate or train in fp32"
-        words = f"optim.base_lr={self.recipe.optim.base_lr / 10:g}"
-        if self.runtime.precision != "fp32":
-            words = f"{words}, or --resume-with precision=fp32"
-        return f"run the same command with --resume-with {words}"
-
     def _describe_warmup(self) -> list[str]:
         """Return a line on a warm-up that was shortened, or may have been, since the user gave the epochs only."""
         schedule, changes = self.recipe.schedule, self.changes.get("schedule", {})
         if "epochs" not in changes or {"warmup_epochs", "warmup_steps"} & changes.keys() or not schedule.warmup_epochs:
             return []
-        return [
-            f"the warm-up takes {schedule.warmup_epochs:g} of {pluralize(schedule.epochs, 'epoch')}; "
-            "--schedule.warmup-epochs changes it"
-        ]
+        share = f"{schedule.warmup_epochs:g} of {pluralize(schedule.epochs, 'epoch')}"
+        return [f"the warm-up takes {share}; --schedule.warmup-epochs changes it"]
 
     def _iter_batches(self, start_step: int) -> Iterator[tuple[Any, ...]]:
         return iter_train_batches(

@@ -49,11 +49,13 @@ class PretrainRecipe:
     optim: AnyOptimConfig
     schedule: CosineConfig
     batch: int  # global batch size in clips (repeated augmentations count)
+    ema_decay: float | None = None  # of an average of the weights (timm: 0.9999) to model_ema.safetensors; None: none
     seed: int = 0  # random seed
     published_result: str = field(default="", compare=False)  # what the paper or repository reports
 
     def __post_init__(self) -> None:
         check_range(0, _MAX_SEED, seed=self.seed)
+        check_range(0, 1, exclusive=True, ema_decay=self.ema_decay)
         # Its pixels are reconstructed: the clip must divide into whole tubelets
         Grid.from_clip(_build_meta_clip(self.clips), self.method.encoder.tubelet)
 
@@ -81,11 +83,13 @@ class FinetuneRecipe:
     # epoch whose weights are tested and written: that of the best validation score, or the last; with patience the best
     select: Literal["best", "last"] = "best"
     patience: int | None = None  # epochs without a better validation score that end the run; None: no early stopping
+    ema_decay: float | None = None  # of an average of the weights (timm: 0.9999) to model_ema.safetensors; None: none
     seed: int = 0  # random seed
     published_result: str = field(default="", compare=False)  # what the paper or repository reports
 
     def __post_init__(self) -> None:
         check_range(0, _MAX_SEED, seed=self.seed)
+        check_range(0, 1, exclusive=True, ema_decay=self.ema_decay)
         check_range(0, 1, dropout=self.dropout, label_smoothing=self.label_smoothing)
         check_range(0, 1, exclusive=True, mask_ratio=self.mask_ratio)
         check_range(0, math.inf, head_scale=self.head_scale)
@@ -136,11 +140,13 @@ class DetectionRecipe:
     loss_per: Literal["clip", "box"] = "clip"  # what the loss is averaged over
     use_person_scores: bool = True  # multiply an action's score by the person detection's
     matching_rule: MatchingOrder = "score_order_top50"  # of detections and ground truth in the mAP
+    ema_decay: float | None = None  # of an average of the weights (timm: 0.9999) to model_ema.safetensors; None: none
     seed: int = 0  # random seed
     published_result: str = field(default="", compare=False)  # what the paper or repository reports
 
     def __post_init__(self) -> None:
         check_range(0, _MAX_SEED, seed=self.seed)
+        check_range(0, 1, exclusive=True, ema_decay=self.ema_decay)
         self.build_detector_config(1)  # checks the config
         for sampling in (self.clips.sampling, self.views.sampling):
             self.encoder.grid(torch.empty(1, 3, sampling.num_frames, *self.clips.size, device="meta"))

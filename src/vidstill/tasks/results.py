@@ -208,6 +208,8 @@ def format_classification_result(metrics: Mapping[str, Any]) -> str:
     if "videos" in metrics:
         num_broken = len(metrics["broken_videos"])
         lines[f"{noun}s"] = f"{metrics['videos']} scored, {num_broken} broken, {metrics['missing']} missing"
+    if averaged := metrics.get("ema"):
+        lines["averaged weights"] = ", ".join(f"{title} {averaged[name]:.1f} %" for name, title in titles.items())
     if selection := metrics.get("model_selection"):
         lines["checkpoint"] = "epoch {epoch}, selected by {metric} {score:.2f} on {source}".format(**selection)
     mistaken = [each for each in classes if each.get("hits", each["videos"]) < each["videos"]]

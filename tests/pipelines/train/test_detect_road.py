@@ -117,6 +117,18 @@ def test_two_processes_test_a_detector_to_the_byte_as_one_does(road, tmp_path):
     assert result["ground_truth"] <= len(whole) - lost
 
 
+@pytest.mark.nightly  # trains another detector
+def test_averaged_weights_are_tested_beside_the_trained_ones(road, tmp_path, capsys):
+    trained(road / "data", tmp_path / "averaged", device_batch=2, ema_decay=0.9)
+    result = read_result(tmp_path / "averaged")
+    averaged = result.pop("ema")
+    assert result == read_result(road / "one")
+    capsys.readouterr()
+    source = tmp_path / "averaged" / "model_ema.safetensors"
+    assert main(f"detect evaluate {source} --data {road}/data --workers 0 --precision fp32 --json".split()) == 0
+    assert json.loads(capsys.readouterr().out) == averaged
+
+
 @pytest.mark.survival("SIGKILL of a detector's training", "1→1", "same bits")
 def test_the_same_command_goes_on_after_a_kill(road, tmp_path):
     command = typed(TRAIN, data=road / "data", out=tmp_path / "run", device_batch=2, save_seconds=0)

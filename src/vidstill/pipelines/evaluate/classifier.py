@@ -138,11 +138,15 @@ def score_classifier(
 
 
 def write_classification_result(
-    folder: Path, result: SingleLabelResult | MultiLabelResult, model_selection: Mapping[str, Any] | None = None
+    folder: Path,
+    result: SingleLabelResult | MultiLabelResult,
+    averaged: Mapping[str, Any] | None = None,
+    model_selection: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the results of a test to a directory, as `write_result_dir` does.
 
     Args:
+        averaged: The numbers of the averaged weights, if there are any.
         model_selection: The epoch of the tested weights and how it was selected, if it was.
 
     Raises:
@@ -157,7 +161,8 @@ def write_classification_result(
         files[CONFUSION_IMAGE_FILE] = lambda: draw_confusion_matrix(result.confusion_matrix, result.classes)
     selection = {"model_selection": dict(model_selection)} if model_selection else {}
     obsolete = set(CLASSIFIER_RESULT_FILES) - set(files)  # of an earlier test with one label per video
-    write_result_dir(folder, files, result.to_dict() | selection, obsolete=obsolete)
+    numbers = result.to_dict() | selection | ({"ema": dict(averaged)} if averaged else {})
+    write_result_dir(folder, files, numbers, obsolete=obsolete)
 
 
 def check_decodes(dataset: ViewClips | KeyframeViewDataset, noun: str, workers: Workers) -> None:

@@ -81,11 +81,16 @@ class DetectionResult:
             matching=self.test.recipe.matching_rule,
         )
 
-    def write(self, folder: Path) -> None:
-        """Write all results to a directory, as `write_result_dir` does; an InputError if it cannot be written."""
+    def write(self, folder: Path, averaged: Mapping[str, Any] | None = None) -> None:
+        """Write all results to a directory, as `write_result_dir` does; an InputError if it cannot be written.
+
+        Args:
+            averaged: The numbers of the averaged weights, if there are any.
+        """
         action_ids = self.test.keyframes.label_map.evaluated_ids
         files = {DETECTIONS_FILE: partial(format_box_csv, self.scores, action_ids=action_ids)}
-        write_result_dir(folder, {**files, **_build_score_files(self.frame_map)}, self.to_dict())
+        result = self.to_dict() | ({"ema": dict(averaged)} if averaged else {})
+        write_result_dir(folder, {**files, **_build_score_files(self.frame_map)}, result)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers, and what could not be scored."""

@@ -14,9 +14,9 @@ from vidstill.engine.distributed import Runtime
 from vidstill.models.vit import ViTConfig
 from vidstill.pipelines.box_data import parse_optional_path
 from vidstill.pipelines.evaluate.classifier import check_decodes
-from vidstill.pipelines.evaluate.detector import DetectionTest, score_detector
+from vidstill.pipelines.evaluate.detector import DetectionResult, DetectionTest, score_detector
 from vidstill.pipelines.run_config import DetectRunConfig
-from vidstill.pipelines.run_dir import WeightsSource
+from vidstill.pipelines.run_dir import WeightsSource, load_average
 from vidstill.pipelines.session import TrainingSession
 from vidstill.pipelines.trained_models import DETECTOR_KIND
 from vidstill.recipes.change import check_changes
@@ -83,11 +83,17 @@ def run_detector_training(
         "recipe": to_dict(recipe),
     }
     sources = {"init": WeightsSource(init, start)} if init and start else {}
+
+    def evaluate() -> tuple[DetectionResult, dict[str, Any] | None]:
+        result, averaged = score_detector(model, test, run_config, runtime), None
+        if recipe.ema_decay is not None:
+            load_average(run_config.out, model, runtime)
+            averaged = score_detector(model, test, run_config, runtime).to_dict()
+        return result, averaged
+
     with session.lock():
         session.run(build_task(model), model, metadata, sources=sources, test_set=test.keyframes)
-        session.test_once(
-            lambda: score_detector(model, test, run_config, runtime), lambda result: result.write(run_config.out)
-        )
+        session.test_once(evaluate, lambda results: results[0].write(run_config.out, averaged=results[1]))
     return run_config.out
 
 

@@ -16,7 +16,7 @@ from vidstill.engine.validation import Validation
 from vidstill.pipelines.evaluate.classifier import check_decodes, score_classifier, write_classification_result
 from vidstill.pipelines.labeled_data import LabeledSplits, open_labeled_splits
 from vidstill.pipelines.run_config import FinetuneRunConfig
-from vidstill.pipelines.run_dir import WeightsSource
+from vidstill.pipelines.run_dir import WeightsSource, load_average
 from vidstill.pipelines.session import TrainingSession
 from vidstill.recipes.auto.choose import AutoRecipe, choose_recipe
 from vidstill.recipes.auto.dataset_stats import compute_dataset_stats, detect_hardware
@@ -116,6 +116,15 @@ def run_finetuning(
         "views": to_dict(recipe.views),
         "recipe": to_dict(recipe),
     }
+
+    def evaluate() -> tuple[Any, Any]:
+        result, averaged = score(test, views=recipe.views, workers=run_config), None
+        if recipe.ema_decay is not None:
+            ema_selection = load_average(run_config.out, model, runtime)
+            averaged = score(test, views=recipe.views, workers=run_config).to_dict()
+            averaged |= {"model_selection": ema_selection} if ema_selection else {}
+        return result, averaged
+
     with session.lock():
         selection = session.run(
             build_task(model),
@@ -128,10 +137,7 @@ def run_finetuning(
             settings={"val_share": run_config.val_share},
             notes=notes,
         )
-        session.test_once(
-            lambda: score(test, views=recipe.views, workers=run_config),
-            lambda result: write_classification_result(run_config.out, result, selection),
-        )
+        session.test_once(evaluate, lambda results: write_classification_result(run_config.out, *results, selection))
     return run_config.out
 
 
