@@ -12,7 +12,7 @@ from foreign_layout import to_foreign
 from tiny_models import CLASSES, ENCODER, VIDEOMAE, built
 from tiny_runs import AMD, make_data, run
 
-from vidstill.checkpoints import licences, load
+from vidstill.checkpoints import fingerprint, load
 from vidstill.checkpoints.io import write_checkpoint
 from vidstill.checkpoints.layouts.videomae import build_videomae_rules
 from vidstill.checkpoints.load import load_checkpoint
@@ -35,7 +35,7 @@ def test_a_run_reads_translates_and_hashes_its_foreign_teacher_once(tmp_path, mo
     count(load, "read_checkpoint")
     count(load, "import_checkpoint")
     count(torch, "load")
-    count(licences, "hash_file")
+    count(fingerprint, "hash_file")
     options = {"method__teacher__checkpoint": tmp_path / "teacher.pth", "schedule__epochs": 2}
     sizes = {"dim": 24, "depth": 3, "heads": 2, "tubelet": (2, 4, 4), "positions": "sinusoid"}
     options |= {f"method__teacher__model__{name}": size for name, size in sizes.items()}

@@ -62,7 +62,7 @@ def test_the_folder_is_as_ava_lays_out_its_files(tiny):
     annotations = {f"annotations/{name}" for name in (*lists, "actions.pbtxt")}
     unlabelled = {"unlabelled/000000.mp4", "unlabelled/000001.mp4"}
     files = {str(path.relative_to(tiny)) for path in tiny.rglob("*") if path.is_file()}
-    assert files == videos | annotations | unlabelled | {"synthetic.json"}
+    assert files == videos | annotations | unlabelled | {"synthetic.json", "SHA256SUMS"}
     assert count_frames(tiny / "videos" / "val_000000.mp4") == 12
     assert read_frames(tiny / "unlabelled" / "000001.mp4", range(12)).shape == (12, 32, 48, 3)
 

@@ -26,6 +26,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+STATED = ("synthetic.json", "SHA256SUMS")  # the settings and their checksum
+
+
 @pytest.fixture(scope="module")
 def datasets(tmp_path_factory) -> dict[SyntheticConfig, Path]:
     return {config: make(tmp_path_factory.mktemp("dataset"), config) for config in (CLIPS, BOXES)}
@@ -48,7 +51,7 @@ def test_a_larger_dataset_contains_the_smaller_one(datasets, config, tmp_path):
     larger = replace(config, train=config.train + 1, unlabelled=config.unlabelled + 1)
     files = contents(make(tmp_path / "larger", larger))
     for name, data in contents(datasets[config]).items():
-        assert name == "synthetic.json" or files[name].startswith(data), name
+        assert name in STATED or files[name].startswith(data), name
     assert len(files) == len(contents(datasets[config])) + 2
 
 
@@ -76,7 +79,7 @@ def test_an_interrupted_call_leaves_no_list_and_the_next_one_completes_it(datase
     monkeypatch.setattr(boxes, "draw_scene", interrupt_after(6, boxes.draw_scene))
     with pytest.raises(KeyboardInterrupt):
         make(tmp_path, config)
-    assert all(name == "synthetic.json" or name.endswith(".mp4") for name in contents(tmp_path))
+    assert all(name in STATED or name.endswith(".mp4") for name in contents(tmp_path))
     draws.clear()
     monkeypatch.undo()
     progress = []
@@ -97,7 +100,7 @@ def test_lost_lists_are_written_again(datasets, tmp_path):
 )
 def test_a_split_without_clips_has_no_list(config, lists, tmp_path):
     files = contents(make(tmp_path, replace(config, train=0, val=0)))
-    assert {name for name in files if not name.endswith(".mp4")} == {"synthetic.json", *lists}
+    assert {name for name in files if not name.endswith(".mp4")} == {*STATED, *lists}
 
 
 @CONFIGS
