@@ -118,10 +118,8 @@ def embed_videos(
         entries = {index: earlier[state] for index, state in enumerate(states) if state in earlier}
         missing = [index for index in range(len(states)) if index not in entries]
         journal = Journal(job.store.out, job.settings, runtime.rank)
-        computed, broken = dict[int, _Entry](), dict[int, str]()
         with open_journal(journal, runtime) if missing else nullcontext():
-            if missing:
-                computed, broken = job.compute(missing, states, journal, progress)
+            computed, broken = job.compute(missing, states, journal, progress) if missing else ({}, {})
             computed, broken = gather(runtime, computed), gather(runtime, broken)
             entries = dict(sorted((entries | computed).items()))
             reasons = tuple(broken.values())
