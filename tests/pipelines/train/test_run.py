@@ -122,8 +122,8 @@ def test_a_run_names_its_start_and_is_not_resumed_from_another(road, initialized
     started, taught = about(initialized)["provenance"]
     assert (started["role"], started["source"]) == ("init", str(road / "amd/model.safetensors"))
     assert (taught["role"], taught["source"]) == ("teacher", str(road / "teacher/model.safetensors"))
-    assert recipe(initialized)["init"] == str(road / "amd")
-    assert recipe(road / "amd")["init"] == ""
+    assert recipe(initialized)["sources"]["init"]["source"] == str(road / "amd")
+    assert recipe(road / "amd")["sources"].keys() == {"teacher"}
     data, teacher = road / "data/unlabelled.txt", road / "teacher"
     assert main(typed(AMD, data=data, out=road / "amd", init=initialized, method__teacher__checkpoint=teacher)) == 2
     assert f"{road / 'amd'}" in capsys.readouterr().err
