@@ -59,7 +59,7 @@ def read_scores(folder: Path) -> list[dict[str, str]]:
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "SHA256SUMS"}
 
 
 # ---- Files ----------------------------------------------------------------------------------------------------------
