@@ -1,10 +1,15 @@
 """Chaos: runs that are killed at random moments end as if they had not been, and no flipped bit goes unnoticed."""
 
 import random
+import shutil
 import signal
 import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_detections
@@ -12,11 +17,19 @@ import torch
 from fresh_programs import MOMENTS, FreshProgram
 from tiny_runs import AMD, FINETUNE, TEACHER, log, make_data, run, typed, wait_for_log, weights
 
+from vidstill.checkpoints.io import read_checkpoint
+from vidstill.engine.checkpoint import list_states, read_state
+from vidstill.engine.logger import restore_log
+from vidstill.pipelines.verify import verify_runs
+from vidstill.recipes.run_file import find_run
+from vidstill.utils.output_dir import read_result
+from vidstill.utils.types import InputError
+
 pytestmark = pytest.mark.nightly
 
 SEED = 2026
 NUM_KILLS = 40
-NUM_FLIPS = 500
+NUM_FLIPS = 100  # in each of five parts
 VERBS = ("pretrain", "finetune", "detect")
 
 
@@ -87,3 +100,90 @@ def test_a_run_that_is_killed_at_a_random_moment_ends_with_the_same_bits(whole_r
     assert all(torch.equal(expected[name], actual[name]) for name in expected), moment
     assert log(out) == log(whole.out), moment
     assert not list(out.rglob("*.part")), moment
+
+
+# ---- Flipped bits ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def runs(whole_runs, tmp_path_factory):
+    """A finished fine-tuning and a killed distillation: between them, all files that runs have."""
+    folder = tmp_path_factory.mktemp("flips")
+    finished = shutil.copytree(whole_runs["finetune"].out, folder / "finished")
+    program = FreshProgram(whole_runs["pretrain"].type_command(folder / "killed"), folder / "printed.txt")
+    wait_for_log(folder / "killed", "\n", 8, alive=program.is_alive)
+    assert program.kill() == -signal.SIGKILL
+    return finished, folder / "killed"
+
+
+def list_files(run_dir: Path) -> list[tuple[Path, int]]:
+    """A run's files, each with the number of bytes that count: of a log, those up to the newest state."""
+    paths = [path for path in sorted(run_dir.rglob("*")) if path.is_file() and path.suffix != ".part"]
+    num_bytes = {path: path.stat().st_size for path in paths if not path.name.startswith(".")}
+    if not (run_dir / "model.safetensors").exists():
+        num_bytes[run_dir / "log.jsonl"] = read_log_position(run_dir)["bytes"]
+    return list(num_bytes.items())
+
+
+def read_log_position(run_dir: Path) -> dict[str, Any]:
+    """What the newest state says of the log: its length and its checksum."""
+    return read_state(list_states(run_dir / "state")[-1])["log"]
+
+
+@contextmanager
+def flip_bit(path: Path, bit: int) -> Iterator[None]:
+    """Flip a bit of a file during the block."""
+    content = path.read_bytes()
+    flipped = bytearray(content)
+    flipped[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(flipped)
+    yield
+    path.write_bytes(content)
+
+
+def read_log(run_dir: Path) -> None:
+    step = read_state(list_states(run_dir / "state")[-1])["progress"]["completed_steps"]
+    if problem := restore_log(run_dir / "log.jsonl", step, read_log_position(run_dir)):
+        raise InputError(problem)
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "log.jsonl": read_log,
+    "model.safetensors": read_checkpoint,
+    "recipe.json": find_run,
+    "test.json": read_result,
+}
+"""What reads a file of a run directory when it is resumed, tested again or taken as weights, but for its states."""
+
+
+def is_noticed(read: Callable[[Path], object], run_dir: Path) -> bool:
+    """Read a copy of a run, and return whether a refusal or a warning came of it."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            read(run_dir)
+        except InputError:
+            return True
+    return bool(caught)
+
+
+@pytest.mark.survival("flipped bit in any file of a run, 500 of them", "1→1", "refused with a sentence")
+@pytest.mark.parametrize("part", range(5))
+def test_no_flipped_bit_of_a_run_goes_unnoticed(runs, tmp_path, part):
+    draw = random.Random(f"{SEED} {part}")
+    files = [(run_dir, *file) for run_dir in runs for file in list_files(run_dir)]
+    for run_dir in runs:
+        report = verify_runs(run_dir)
+        assert (report.problems, report.unverified) == ((), ())
+    for number in range(part * NUM_FLIPS, (part + 1) * NUM_FLIPS):
+        run_dir, path, num_bytes = files[number % len(files)]
+        bit = draw.randrange(8 * num_bytes)
+        with flip_bit(path, bit):
+            assert verify_runs(run_dir).problems, (path, bit)
+            if path.parent.name == "state":
+                with pytest.raises(InputError):
+                    read_state(path.with_name(path.name.removesuffix(".sha256")))
+            elif path.name in READERS:
+                copy = shutil.copytree(run_dir, tmp_path / str(number))
+                assert is_noticed(READERS[path.name], copy), (path, bit)
+                shutil.rmtree(copy)
