@@ -3,11 +3,13 @@
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
+from vidstill.utils.escapes import escape_output
 from vidstill.utils.signals import get_exit_code, raise_signals
 
 VERBS = {  # what each takes and does, and its function, whose module is imported when the verb is typed
@@ -63,6 +65,11 @@ USAGE = "\n".join(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code: 0 only if the work is done."""
+    with escape_output():
+        return _run(argv)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE, end="")
@@ -173,7 +180,12 @@ def run_and_exit() -> None:
     One of several processes ends without clean-up: with it, some were aborted after their work was done ("terminate
     called without an active exception", seen with Gloo on CPUs; leaving the process group first did not help).
     """
-    code = main()
+    try:
+        code = main()
+    except Exception:  # a bug: Python would print the message as it is
+        with escape_output():
+            traceback.print_exc()
+        code = 1
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         sys.stdout.flush()
         sys.stderr.flush()

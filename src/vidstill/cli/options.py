@@ -26,6 +26,7 @@ from vidstill.recipes.change import (
     list_kinds,
     list_part_types,
 )
+from vidstill.utils.escapes import allow_colors
 
 NO_PREFIX = tyro.conf.arg(name="")
 """Marks a config whose fields are options without a prefix."""
@@ -64,7 +65,8 @@ def parse_options(function: Callable[..., None], args: Sequence[str], prog: str)
 
     description = (function.__doc__ or "").partition("\n")[0]
     config = (*_CONFIG, tyro.conf.FlagCreatePairsOff)  # --json alone, no --no-json
-    return tyro.cli(bind, args=args, prog=prog, description=description, config=config)
+    with allow_colors(args):
+        return tyro.cli(bind, args=args, prog=prog, description=description, config=config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +133,10 @@ def parse_recipe_options(
             ("recipe", Annotated[RecipeOptions, NO_PREFIX], options),
         ],
     )
-    typed: Any = tyro.cli(command, args=args, prog=prog, description=description, config=_CONFIG, registry=_registry)
+    with allow_colors(args):
+        typed: Any = tyro.cli(
+            command, args=args, prog=prog, description=description, config=_CONFIG, registry=_registry
+        )
     return typed.run_config, typed.init, typed.recipe
 
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, TextColumn
 
 from vidstill.engine.checkpoint import LOG_FILE
 from vidstill.engine.lr_schedule import TrainingPlan
 from vidstill.utils.files import write_bytes
+from vidstill.utils.terminal import TerminalConsole, TerminalProgress
 
 _DAMAGED_LOG_FILE = "log.damaged.jsonl"
 _PRINT_INTERVAL = 10.0  # seconds between two lines without a terminal
@@ -70,7 +71,7 @@ class TrainingLogger:
         console: Console | None = None,
     ):
         self.plan, self.start_step, self.is_main, self.title, self.noun = plan, start_step, is_main, title, noun
-        self.console = console or Console(stderr=True)
+        self.console = console or TerminalConsole("stderr")
         self.last_validation_time = -math.inf  # of a printed line
         self.validation = self.best = ""  # the newest score and the best one
         self.step_seconds = self.data_seconds = 0.0  # of a step, exponential averages
@@ -85,7 +86,7 @@ class TrainingLogger:
         from torch.utils.tensorboard import SummaryWriter  # it imports tensorboard, which takes a second
 
         self.summary_writer = SummaryWriter(str(run_dir), purge_step=start_step + 1 if start_step else None)
-        self.progress_bar = Progress(
+        self.progress_bar = TerminalProgress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),  # the cells that the texts leave
             TextColumn("{task.fields[texts]}", markup=False),

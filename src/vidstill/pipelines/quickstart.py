@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import torch
 from einops import reduce
 from jaxtyping import Float, Int
-from rich.console import Console
 from torch import Tensor
 
 from vidstill.checkpoints.io import read_checkpoint
@@ -44,7 +43,7 @@ from vidstill.utils.files import get_package_version, write_bytes, write_json
 from vidstill.utils.flops import compute_model_cost
 from vidstill.utils.locks import lock_outputs
 from vidstill.utils.output_dir import read_result
-from vidstill.utils.terminal import show_progress_bar
+from vidstill.utils.terminal import TerminalConsole, show_progress_bar
 from vidstill.utils.types import InputError, StrPath
 
 RESULTS_FILE = "results.json"
@@ -92,7 +91,7 @@ def quickstart(
         *((f"pre-train: {MODELS[key].name}", partial(run.pretrain, key)) for key in run.pretrained),
         *((f"fine-tune and test: {MODELS[key].name}", partial(run.finetune, key)) for key in run.finetuned),
     ]
-    log = partial(Console(stderr=True).print, highlight=False)
+    log = partial(TerminalConsole("stderr").print, highlight=False)
     with lock_outputs(out):
         for number, (title, start) in enumerate(stages, 1):
             log(f"[bold]{number}/{len(stages) + 1}[/bold] {title}")
@@ -101,7 +100,7 @@ def quickstart(
         result, page = run.report(start_time)
         write_json(out / RESULTS_FILE, asdict(result))
         write_bytes(out / REPORT_FILE, page.encode())
-    print_result = partial(Console().print, highlight=False)
+    print_result = partial(TerminalConsole("stdout").print, highlight=False)
     print_result(figures.make_terminal_table(result))
     print_result(f"report with curves and pictures: {out / REPORT_FILE}", markup=False, soft_wrap=True)
     return result

@@ -177,8 +177,8 @@ def _load_own_recipe(source: str) -> Recipe:
 def _find_own_file(source: str) -> str:
     """Return what may have been meant by `my_recipes.mine`, if there is my_recipes.py; else an empty string."""
     for module, variable in ((source, "NAME"), source.rpartition(".")[::2]):
-        path = Path(*module.split(".")).with_suffix(".py")
-        if module and path.is_file():
+        path = Path(*module.split(".")).with_suffix(".py") if module.strip(".") else Path()
+        if path.is_file():
             return f"{module}:{variable}" if path.parent.name else f"{path}:{variable}"
     return ""
 

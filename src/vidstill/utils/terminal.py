@@ -2,14 +2,18 @@
 
 import json as jsons
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.file_proxy import FileProxy
 from rich.progress import MofNCompleteColumn, Progress, ProgressColumn, Task
+from rich.segment import Segment
 from rich.text import Text
 
+from vidstill.utils.escapes import EscapingStream, escape_controls, get_raw_stream
 from vidstill.utils.text import format_one_line, list_first, pluralize
 
 _MAX_REASONS = 10
@@ -57,6 +61,31 @@ def flatten_dict(value: Any, prefix: str = "") -> dict[str, Any]:
     return {key: item for entry in entries for key, item in entry.items()}
 
 
+class TerminalConsole(Console):
+    """Rich's console, which writes its own escapes; those of the text are shown escaped.
+
+    Args:
+        name: "stdout" or "stderr".
+    """
+
+    def __init__(self, name: str):
+        super().__init__(file=get_raw_stream(name))
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=escape_controls(segment.text))
+
+
+class TerminalProgress(Progress):
+    """Rich's progress bars, above which the text of others stays escaped."""
+
+    def start(self) -> None:
+        super().start()
+        for name in ("stdout", "stderr"):
+            if isinstance(stream := getattr(sys, name), FileProxy):  # it would take the text's escapes for colours
+                setattr(sys, name, EscapingStream(stream))
+
+
 class _RateColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
@@ -73,8 +102,8 @@ def show_progress_bar(title: str, *, visible: bool = True) -> Iterator[Callable[
         visible: Whether to show it; the updates are ignored otherwise.
     """
     columns = *Progress.get_default_columns(), MofNCompleteColumn(), _RateColumn()
-    progress = Progress(*columns, console=Console(stderr=True), disable=not visible)
-    bar = progress.add_task(title)
+    progress = TerminalProgress(*columns, console=TerminalConsole("stderr"), disable=not visible)
+    bar = progress.add_task(format_one_line(title))
 
     def update(done: int | float, total: int | float) -> None:
         progress.update(bar, completed=done, total=total)
