@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+from transcoded import transcode
 
 from vidstill.bench.reading import (
     DECORD,
@@ -17,7 +18,7 @@ from vidstill.bench.reading import (
     read_with_pyav,
 )
 from vidstill.data.decode.reader import read_frames
-from vidstill.data.tools.transcode import TranscodeConfig, transcode_video
+from vidstill.data.tools.transcode import TranscodeConfig
 from vidstill.data.transforms.frame_sampling import SpanSampling
 from vidstill.synthetic.footage import FootageConfig, encode_footage
 from vidstill.utils.rng import derive_sample_seed, numpy_rng
@@ -109,7 +110,7 @@ def test_a_reader_that_fails_is_named_with_its_reason_and_the_rest_goes_on(video
 
 
 def test_frame_utilization_counts_decoded_frames():
-    apart = transcode_video(FILMS[0], TranscodeConfig(gop=1)).data
+    apart = transcode(FILMS[0], TranscodeConfig(gop=1))[1]
     video = ReadRequest("one", {"raw": apart}, [[0, 5, 5, 20]])
     timings = by_name(measure_reading({VIDSTILL: read_frames, PYAV_LOOP: read_with_pyav}, [video], 0))
     assert timings[VIDSTILL, "raw"].frame_utilization == 1

@@ -10,10 +10,11 @@ import pytest
 from av.video.frame import PictureType
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transcoded import transcode
 
 from vidstill.data.decode.reader import count_frames, read_frames
 from vidstill.data.manifest.open import open_manifest
-from vidstill.data.tools.transcode import TranscodeConfig, transcode_video
+from vidstill.data.tools.transcode import TranscodeConfig
 from vidstill.synthetic.dataset import SyntheticClipsConfig, encode_h264, make_dataset
 from vidstill.synthetic.drawing import MAX_RADIUS, MIN_RADIUS, MOTION_CLASSES, draw_clip, draw_trajectory
 from vidstill.synthetic.footage import FootageConfig, encode_footage, render_footage
@@ -219,6 +220,6 @@ def test_the_file_has_b_frames_and_few_key_frames():
 
 def test_frames_are_predicted_from_others_at_a_realistic_size():
     raw = encode_footage(SMALL, 0)
-    apart = transcode_video(raw, TranscodeConfig(short_side=96)).data  # coarser, but each frame by itself
+    apart = transcode(raw, TranscodeConfig(short_side=96))[1]  # coarser, but each frame by itself
     plane = SMALL.size[0] * SMALL.size[1] * SMALL.frames
     assert 0.02 * plane < len(raw) < len(apart)  # of a still picture it is 0.005

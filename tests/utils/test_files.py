@@ -1,5 +1,6 @@
 """Files are complete or absent, and a directory has one owner at a time."""
 
+import ast
 import json
 import os
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from paths import PROJECT
 
 from vidstill.utils.files import atomic_write, check_output_file, write_bytes, write_json
 from vidstill.utils.output_dir import check_output_dir, open_output_dir
@@ -31,6 +33,36 @@ def test_a_file_is_complete_after_the_block_and_its_directories_are_made(tmp_pat
     mask = os.umask(0)
     os.umask(mask)
     assert path.stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_a_file_is_on_the_disk_before_its_name_and_the_name_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    calls: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def record_fsync(descriptor: int) -> None:
+        calls.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    def record_replace(source: Path, target: Path) -> None:
+        calls.append("rename")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", record_fsync)
+    monkeypatch.setattr(os, "replace", record_replace)
+    write_bytes(tmp_path / "out", b"content")
+    assert calls == ["out.part", "rename", tmp_path.name]
+
+
+def test_every_result_gets_its_name_by_the_one_function_that_syncs_it():
+    """`locks` renames the record of an owner, which is of no use after a power cut."""
+    found = set()
+    for path in (PROJECT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                is_of_path = node.func.attr in ("rename", "replace") and len(node.args) == 1  # a text's takes two
+                if is_of_path or ast.unparse(node.func) in ("os.replace", "os.rename", "os.renames", "shutil.move"):
+                    found.add(path.name)
+    assert found == {"files.py", "locks.py"}
 
 
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path):

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urldefrag, urlsplit
 
 from vidstill.checkpoints.fetch_url import build_fetch_error, download_url, refuse_redirects_out_of_tls
 from vidstill.utils.checksums import DamagedFile, hash_file
-from vidstill.utils.files import PARTIAL_SUFFIX
+from vidstill.utils.files import PARTIAL_SUFFIX, rename_durably
 from vidstill.utils.types import InputError
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".pyth")
@@ -129,7 +129,7 @@ def _fetch_url(url: str, check_file: Callable[[Path, str], object]) -> Path:
                 download_url(plain, partial_path)
                 _check_digest(partial_path, url, "; it was deleted")
                 check_file(partial_path, plain)
-                os.replace(partial_path, path)
+                rename_durably(partial_path, path)
             finally:
                 partial_path.unlink(missing_ok=True)
     except OSError as error:

@@ -65,25 +65,35 @@ USAGE = "\n".join(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code: 0 only if the work is done."""
-    with escape_output():
-        return _run(argv)
-
-
-def _run(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE, end="")
-        return 0
-    if arguments[0] == "--version":
-        print(f"vidstill {_get_version()}")
-        return 0
-
     verb = next((verb for n in (2, 1) if (verb := " ".join(arguments[:n])) in VERBS), None)
-    if verb is None:
-        return _suggest_verb(arguments)
-    _let_threads_sleep()
-    with raise_signals():
-        return _run_verb(verb, arguments[len(verb.split()) :])
+    with escape_output():
+        if verb is None:
+            return _print_without_verb(arguments)
+        _let_threads_sleep()
+        try:
+            with raise_signals():
+                command = _parse_command(verb, arguments[len(verb.split()) :])
+                command()
+                sys.stdout.flush()
+            return 0
+        except KeyboardInterrupt as error:
+            resumable, number = verb in _RESUMING_VERBS, getattr(error, "number", signal.SIGINT)
+            cause = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
+            effect = "goes on where it was" if resumable else "begins anew"
+            return _print_error(
+                f"interrupted{cause}; the same command {effect}", get_exit_code(number, resumable=resumable)
+            )
+        except BrokenPipeError:  # the reader of our output has closed it, as in `vidstill recipes | head -1`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+        except SystemExit as exit:  # tyro has printed help (0), or an error in an option (2)
+            return int(exit.code or 0)
+        except Exception as error:
+            message, code = _describe_error(error)
+            if not message:
+                raise
+            return _print_error(message, code)
 
 
 def _let_threads_sleep() -> None:
@@ -94,31 +104,6 @@ def _let_threads_sleep() -> None:
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
         os.environ.update(GOMP_SPINCOUNT="1000", KMP_BLOCKTIME="1")  # of GNU's library (turns), and LLVM's (ms)
-
-
-def _run_verb(verb: str, options: Sequence[str]) -> int:
-    try:
-        command = _parse_command(verb, options)
-        command()
-        sys.stdout.flush()
-        return 0
-    except KeyboardInterrupt as error:
-        resumable, number = verb in _RESUMING_VERBS, getattr(error, "number", signal.SIGINT)
-        cause = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
-        effect = "goes on where it was" if resumable else "begins anew"
-        return _print_error(
-            f"interrupted{cause}; the same command {effect}", get_exit_code(number, resumable=resumable)
-        )
-    except BrokenPipeError:  # the reader of our output has closed it, as in `vidstill recipes | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except SystemExit as exit:  # tyro has printed help (0), or an error in an option (2)
-        return int(exit.code or 0)
-    except Exception as error:
-        message, code = _describe_error(error)
-        if not message:
-            raise
-        return _print_error(message, code)
 
 
 def _parse_command(verb: str, options: Sequence[str]) -> Callable[[], None]:
@@ -135,8 +120,14 @@ def _parse_command(verb: str, options: Sequence[str]) -> Callable[[], None]:
     return parse_options(function, options, f"vidstill {verb}")
 
 
-def _suggest_verb(arguments: Sequence[str]) -> int:
-    """Print the verbs of a group, or those with similar names."""
+def _print_without_verb(arguments: Sequence[str]) -> int:
+    """Print the usage, the version, the verbs of a group, or those with similar names; return the exit code."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0
+    if arguments[0] == "--version":
+        print(f"vidstill {_get_version()}")
+        return 0
     group = [verb for verb in VERBS if verb.startswith(f"{arguments[0]} ")]
     if group and arguments[1:2] in ([], ["-h"], ["--help"]):
         print("\n".join(f"vidstill {verb} --help" for verb in group))

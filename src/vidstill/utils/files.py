@@ -49,7 +49,6 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
                 file.seek(0)
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
                 rename_durably(temporary, path)
             except BaseException:
                 with suppress(OSError):
@@ -69,14 +68,19 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def rename_durably(source: Path, target: Path) -> None:
-    """Rename a file or a directory whose content is on the disk, and have the new name on the disk too."""
+    """Rename a closed or flushed file, or a directory, and have its content on the disk before, its new name after."""
+    _sync(source)
     os.replace(source, target)
-    directory = os.open(target.parent, os.O_RDONLY)
+    with suppress(OSError):  # some network file systems cannot
+        _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        with suppress(OSError):  # some network file systems cannot
-            os.fsync(directory)
+        os.fsync(descriptor)
     finally:
-        os.close(directory)
+        os.close(descriptor)
 
 
 def open_locked(path: Path) -> BinaryIO:

@@ -1,10 +1,15 @@
 """Packs: tar shards and an index, whole or absent, that are the data set they were made of."""
 
+import errno
+import io
 import json
 import multiprocessing
+import os
+import pickle
 import signal
 import tarfile
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +152,44 @@ def slow_pack(videos: Path, out: Path) -> None:
 
     packs.transcode_video = slowly
     pack_dataset(videos, out, CONFIG, clips_per_shard=3)
+
+
+def test_no_process_holds_a_packed_video_in_memory(videos, packed, tmp_path, monkeypatch):
+    results, map_in_workers = [], packs.map_in_workers
+
+    def record(*arguments, **options):
+        for each in map_in_workers(*arguments, **options):
+            results.append(len(pickle.dumps(each)))
+            yield each
+
+    def write_much(source, file, config, frame_rate=None):
+        assert isinstance(file, io.BufferedRandom)  # not in memory
+        video = transcode_video(source, file, config, frame_rate)
+        file.seek(0, os.SEEK_END)
+        file.write(bytes(2**22))
+        return video
+
+    monkeypatch.setattr(packs, "map_in_workers", record)
+    monkeypatch.setattr(packs, "transcode_video", write_much)
+    tracemalloc.start()
+    pack_dataset(videos, tmp_path / "packs", CONFIG, clips_per_shard=3, workers=2)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert max(results) < 1000
+    assert peak < 2**22
+    assert sum(path.stat().st_size for path in (tmp_path / "packs").glob("*.tar")) > 2**22 * len(results) / 2
+    assert not (tmp_path / "packs" / "index.jsonl.journal").exists()
+
+
+def test_a_full_disk_stops_packing_and_breaks_no_video(videos, tmp_path, monkeypatch):
+    def fill_disk(source, file, config, frame_rate=None):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(packs, "transcode_video", fill_disk)
+    with pytest.raises(InputError, match=r"cannot be written .No space left on device.; free disk space"):
+        pack_dataset(videos, tmp_path / "packs", CONFIG)
+    monkeypatch.undo()
+    assert not pack_dataset(videos, tmp_path / "packs", CONFIG).skipped
 
 
 def test_a_shard_that_was_deleted_meanwhile_is_written_again(videos, packed, tmp_path):

@@ -20,7 +20,7 @@ from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, fetch_source, fo
 from vidstill.data.tools.transcode import TranscodeConfig, TranscodedVideo, transcode_video
 from vidstill.parallel.pool import LostTask, map_in_workers
 from vidstill.utils.checksums import HashingWriter, hash_file, read_checksums, record_checksums, record_digests
-from vidstill.utils.files import atomic_write, get_package_version, write_bytes
+from vidstill.utils.files import atomic_write, convert_write_errors, get_package_version, write_bytes
 from vidstill.utils.journal import Journal
 from vidstill.utils.output_dir import open_output_dir
 from vidstill.utils.types import InputError, check_range
@@ -67,7 +67,8 @@ def pack_dataset(
     Args:
         clips_per_shard: Videos of the dataset per shard, in its order.
         root, fold: As for `open_manifest`.
-        workers: Processes that decode and encode; each holds some videos in memory.
+        workers: Processes that decode and encode. A local video is in memory frame by frame, one behind an address
+            whole; what it is encoded to waits on the disk, in the journal's directory.
         progress: Called with the number of videos that are done, and of all videos.
 
     Raises:
@@ -126,7 +127,7 @@ def _write_shards(
     }
     items = list(chain.from_iterable(todo.values()))
     results: Any = map_in_workers(
-        partial(_transcode_row, manifests, config),
+        partial(_transcode_row, manifests, config, journal.directory),
         items,
         workers=workers,
         describe=lambda item: manifests[item[0]].rows[item[1]].name,
@@ -138,7 +139,9 @@ def _write_shards(
                 writer: Any = HashingWriter(file)
                 with tarfile.open(fileobj=writer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
                     for row in rows:
-                        entries.append(_add_to_shard(tar, path.name, manifests, row, next(results)[1]))
+                        draft = _draft_path(journal.directory, row)
+                        entries.append(_add_to_shard(tar, path.name, manifests, row, next(results)[1], draft))
+                        draft.unlink(missing_ok=True)
                         progress(num_done + len(entries), num_videos)
             if any("shard" in entry for entry in entries):
                 digests[path.name] = writer.hexdigest()
@@ -150,10 +153,16 @@ def _write_shards(
     return [entry for path in shards for entry in done[path]], digests
 
 
+def _draft_path(directory: Path, item: tuple[str, int]) -> Path:
+    """Return where a transcoded video waits until it is in its shard."""
+    split, index = item
+    return directory / f"{split}-{index:09d}"
+
+
 def _transcode_row(
-    manifests: Mapping[str, Manifest], config: TranscodeConfig, item: tuple[str, int]
+    manifests: Mapping[str, Manifest], config: TranscodeConfig, directory: Path, item: tuple[str, int]
 ) -> tuple[int, TranscodedVideo | str]:
-    """Return the size of a video's file, and what it was transcoded to, or why it was not."""
+    """Transcode a video to its draft; return the size of its file, and what the draft holds, or why there is none."""
     split, index = item
     row, bytes_before = manifests[split].rows[index], 0
     if row.error:
@@ -164,11 +173,16 @@ def _transcode_row(
             bytes_before = len(file)
         else:
             bytes_before = sum(each.stat().st_size for each in (file.iterdir() if file.is_dir() else [file]))
-        return bytes_before, transcode_video(file, config, row.frame_rate)
     except BrokenVideo as error:
         return bytes_before, error.reason
     except OSError as error:
         return bytes_before, f"cannot be read: {format_error(error)}"
+    path = _draft_path(directory, item)
+    with convert_write_errors(path), path.open("w+b") as draft:
+        try:
+            return bytes_before, transcode_video(file, draft, config, row.frame_rate)
+        except BrokenVideo as error:
+            return bytes_before, error.reason
 
 
 def _add_to_shard(
@@ -177,6 +191,7 @@ def _add_to_shard(
     manifests: Mapping[str, Manifest],
     item: tuple[str, int],
     result: tuple[int, TranscodedVideo | str] | LostTask,
+    draft: Path,
 ) -> dict[str, Any]:
     """Add a video's files to the shard, if it has any, and return its line of the index."""
     split, index = item
@@ -189,21 +204,23 @@ def _add_to_shard(
         return {**entry, "bytes": bytes_before, "error": video}
     entry |= {"frames": video.num_frames, "rate": video.frame_rate, "width": video.width, "height": video.height}
     key = f"{index:09d}"  # not the user's path, which may have dots and lead anywhere
-    offset = _add_file(tar, f"{key}.{video.suffix}", video.data)
-    _add_file(tar, f"{key}.json", json.dumps(entry).encode())
+    offset, num_bytes = tar.offset + tarfile.BLOCKSIZE, draft.stat().st_size  # a short name's header is one block
+    with draft.open("rb") as file:
+        _add_file(tar, f"{key}.{video.suffix}", file, num_bytes)
+    texts = {"json": json.dumps(entry)}
     if len(row.labels) == 1:  # readers of .cls take one number; several are in the .json
-        _add_file(tar, f"{key}.cls", str(row.label).encode())
-    location = {"shard": shard_name, "offset": offset, "bytes": len(video.data)}
+        texts["cls"] = str(row.label)
+    for suffix, text in texts.items():
+        _add_file(tar, f"{key}.{suffix}", io.BytesIO(text.encode()), len(text.encode()))
+    location = {"shard": shard_name, "offset": offset, "bytes": num_bytes}
     return {**entry, "codec": video.codec, **location, "bytes_before": bytes_before}
 
 
-def _add_file(tar: tarfile.TarFile, name: str, data: bytes) -> int:
-    """Append a file, the same bytes whenever and whoever writes it, and return the offset of its first byte."""
+def _add_file(tar: tarfile.TarFile, name: str, file: io.BufferedIOBase, num_bytes: int) -> None:
+    """Append a file, block by block; the same bytes whenever and whoever writes it."""
     info = tarfile.TarInfo(name)
-    info.size, info.mode = len(data), 0o644
-    offset = tar.offset + tarfile.BLOCKSIZE  # a short name's header is one block
-    tar.addfile(info, io.BytesIO(data))
-    return offset
+    info.size, info.mode = num_bytes, 0o644
+    tar.addfile(info, file)
 
 
 def _write_index(out: Path, manifests: Mapping[str, Manifest], entries: list[dict[str, Any]]) -> None:

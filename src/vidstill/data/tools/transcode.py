@@ -54,9 +54,8 @@ class TranscodeConfig:
 
 
 class TranscodedVideo(NamedTuple):
-    """A file and its content."""
+    """What a packed video's file holds."""
 
-    data: bytes
     suffix: str  # of its name, without a dot
     codec: str  # "h264", or "jpg" or "png" for an image
     num_frames: int
@@ -65,27 +64,32 @@ class TranscodedVideo(NamedTuple):
     width: int
 
 
-def transcode_video(source: VideoSource, config: TranscodeConfig, frame_rate: float | None = None) -> TranscodedVideo:
-    """Return the same video, smaller and quicker to decode; the same bytes every time.
+def transcode_video(
+    source: VideoSource, file: io.BufferedIOBase, config: TranscodeConfig, frame_rate: float | None = None
+) -> TranscodedVideo:
+    """Write the same video, smaller and quicker to decode, to a file; the same bytes every time.
 
     Frame n is frame n of the source, upright, at a constant rate. Odd sizes lose the last row or column. Pixels that
     are not square stay so. There is no sound. An image stays as it is, but a large one becomes a JPEG of quality 95; a
     directory of images becomes a video.
 
     Args:
+        source: The video.
+        file: Empty, and open for writing and reading: the video is in memory frame by frame only.
+        config: How it is encoded.
         frame_rate: Mean frames per second of the source; None: as its header states.
 
     Raises:
         BrokenVideo: The source does not decode from its first frame to its last.
         StorageUnreachable: A URL does not answer.
     """
-    file = fetch_source(source)
-    images = list_frame_images(file)
+    original = fetch_source(source)
+    images = list_frame_images(original)
     try:
-        if images is not None and (isinstance(file, bytes) or file.is_file()):
-            return _transcode_image(images[0], config.short_side)
-        with VideoReader(file) as video:
-            return _encode_video(video, config, frame_rate or video.frame_rate or IMAGE_FOLDER_FRAME_RATE)
+        if images is not None and (isinstance(original, bytes) or original.is_file()):
+            return _transcode_image(images[0], file, config.short_side)
+        with VideoReader(original) as video:
+            return _encode_video(video, file, config, frame_rate or video.frame_rate or IMAGE_FOLDER_FRAME_RATE)
     except BrokenVideo as error:
         raise BrokenVideo(source, error.reason) from error
 
@@ -99,10 +103,11 @@ def compute_packed_size(height: int, width: int, short_side: int) -> tuple[int, 
     return (short, long) if height < width else (long, short)
 
 
-def _encode_video(video: VideoReader, config: TranscodeConfig, frame_rate: float) -> TranscodedVideo:
-    file = io.BytesIO()
+def _encode_video(
+    video: VideoReader, file: io.BufferedIOBase, config: TranscodeConfig, frame_rate: float
+) -> TranscodedVideo:
     num_frames, stream = 0, None
-    # the index is at the end, as PyAV writes it into memory: readers have all of the file at hand
+    # the index is at the end: readers have all of the file at hand
     with av.open(file, "w", format="mp4", container_options={"fflags": "+bitexact"}) as container:
         for frame in _convert_frames(video, config):
             stream = stream or _add_stream(container, config, frame.height, frame.width, frame_rate)
@@ -113,7 +118,7 @@ def _encode_video(video: VideoReader, config: TranscodeConfig, frame_rate: float
         if stream is None:
             raise BrokenVideo(video.name, "holds no frame that decodes")
         container.mux(stream.encode())
-    return TranscodedVideo(file.getvalue(), "mp4", "h264", num_frames, frame_rate, stream.height, stream.width)
+    return TranscodedVideo("mp4", "h264", num_frames, frame_rate, stream.height, stream.width)
 
 
 def _add_stream(container: Any, config: TranscodeConfig, height: int, width: int, frame_rate: float) -> Any:
@@ -144,7 +149,7 @@ def _convert_frames(video: VideoReader, config: TranscodeConfig) -> Iterator[av.
         yield converter.reformat(frame, width, height, interpolation=_INTERPOLATION, threads=1, **target)
 
 
-def _transcode_image(source: Path | bytes, short_side: int) -> TranscodedVideo:
+def _transcode_image(source: Path | bytes, file: io.BufferedIOBase, short_side: int) -> TranscodedVideo:
     image = read_image(source)
     height, width = image.shape[:2]
     data = source if isinstance(source, bytes) else source.read_bytes()
@@ -156,7 +161,8 @@ def _transcode_image(source: Path | bytes, short_side: int) -> TranscodedVideo:
         data, suffix = _encode_image(smaller, "JPEG"), "jpg"
     elif not suffix:
         data, suffix = _encode_image(Image.fromarray(image), "PNG"), "png"
-    return TranscodedVideo(data, suffix, suffix, 1, None, height, width)
+    file.write(data)
+    return TranscodedVideo(suffix, suffix, 1, None, height, width)
 
 
 def _encode_image(image: Image.Image, format: str) -> bytes:

@@ -1,7 +1,6 @@
 """Write a model to a file of another format, after the file's outputs were compared with the model's; and a report."""
 
 import importlib
-import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from vidstill.utils.files import (
     check_output_file,
     convert_write_errors,
     get_package_version,
+    rename_durably,
     write_json,
 )
 from vidstill.utils.text import pluralize
@@ -197,7 +197,7 @@ def _open_draft(out: Path, suffix: str) -> Iterator[Path]:
             draft = Path(folder) / out.name
             yield draft
             for each in sorted(Path(folder).iterdir(), key=lambda path: path.name == out.name):  # the file itself last
-                os.replace(each, out.with_name(each.name))
+                rename_durably(each, out.with_name(each.name))
 
 
 def compute_export_size(draft: Path) -> int:

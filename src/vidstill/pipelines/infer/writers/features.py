@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,7 +14,7 @@ from jaxtyping import Int64, UInt8
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.storage.fetch import VideoSource
 from vidstill.data.tools.probe import stat_source
-from vidstill.utils.files import PARTIAL_SUFFIX, convert_write_errors
+from vidstill.utils.files import PARTIAL_SUFFIX, convert_write_errors, rename_durably
 
 METADATA_ARRAYS = ("metadata", "names", "splits", "classes", "labels", "offsets", "num_bytes", "mtime_ns")
 """The arrays of a file beside its columns."""
@@ -184,7 +183,8 @@ class RowFile:
             self._file.seek(0)
             self._write_header()
             self._path.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(self._partial, self._path)
+            self._file.flush()
+            rename_durably(self._partial, self._path)
 
     def discard(self) -> None:
         """Delete the file."""
