@@ -1,5 +1,6 @@
 """States are written while training goes on: what is written is the state of its step, complete or absent."""
 
+import os
 import signal
 import subprocess
 import threading
@@ -61,8 +62,10 @@ def test_kill_while_the_thread_writes_leaves_complete_states_and_the_same_weight
     width = 20_000
     whole = train(tmp_path / "whole", task=Toy(width=width), save_steps=None)
     state_dir = tmp_path / "run" / "state"
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # sums depend on their number
     while True:
-        process = subprocess.Popen([*PROGRAM, tmp_path / "run", "--width", str(width)], stderr=subprocess.DEVNULL)
+        command = [*PROGRAM, tmp_path / "run", "--width", str(width)]
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
         while not (any(state_dir.glob("*.pt")) and any(path.stat().st_size for path in state_dir.glob("*.pt.part"))):
             assert process.poll() is None
         process.send_signal(signal.SIGKILL)

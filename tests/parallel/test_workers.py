@@ -116,7 +116,7 @@ def test_work_whose_processes_are_killed_twice_stops_and_names_the_item():
 
 def test_work_whose_first_processes_are_killed_stops(monkeypatch):
     monkeypatch.setattr(process_module, "_run_worker", lambda *_: kill(signal.SIGKILL))
-    with pytest.raises(InputError, match=r"^a worker was killed \(signal 9\), .*use fewer --workers"):
+    with pytest.raises(InputError, match=r"^a worker was killed \(signal 9\), .*use fewer workers"):
         list(map_in_workers(str, range(3), workers=2))
 
 

@@ -32,7 +32,7 @@ WORKER_TIMEOUT_SECONDS = 60.0
 _STARTUP_TIMEOUT_SECONDS = 60.0  # a worker that is not forked imports everything before its first task
 _POLL_SECONDS = 0.1
 _MEMORY_ADVICE = (
-    "(signal 9), most often because memory ran out; use fewer --workers or free memory, then run the same command again"
+    "(signal 9), most often because memory ran out; use fewer workers or free memory, then run the same command again"
 )
 _IDLE_FRACTION = 0.01  # of a stall: a process that uses less CPU time waits for something
 

@@ -7,6 +7,7 @@ import importlib
 import sys
 import types
 import typing
+from abc import ABC
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
@@ -108,7 +109,10 @@ def parse_value(expected: Any, value: Any, where: str, own_classes: bool = False
 
 
 def _find_class(name: Any, expected: Any, where: str, own_classes: bool) -> type:
-    """Return the class of a value: one that its annotation names or describes, or one of the user's that fits it."""
+    """Return the class of a value: one that its annotation names or describes, or one of the user's that fits it.
+
+    An abstract class describes those of its package.
+    """
     module, _, qualname = str(name).partition(":")
     args = typing.get_args(expected)
     members = args if typing.get_origin(expected) in (types.UnionType, typing.Union) else (expected,)
@@ -119,7 +123,10 @@ def _find_class(name: Any, expected: Any, where: str, own_classes: bool) -> type
     is_own = module.startswith("vidstill.")
     if not (is_own or own_classes):
         raise InputError(f"{where} is of the class {name!r}, which is not vidstill's; the file is not to be trusted")
-    is_in_package = ClassesOf(module.rpartition(".")[0]) in args
+    package = module.rpartition(".")[0]
+    is_in_package = ClassesOf(package) in args or any(
+        ABC in each.__bases__ and each.__module__.rpartition(".")[0] == package for each in classes
+    )
     if is_own and not (is_in_package or (own_classes and expected is Any)):
         names = ", ".join(each.__name__ for each in classes) or "no configuration"
         raise InputError(f"{where} is of the class {name!r}, but this version of vidstill allows {names} there")

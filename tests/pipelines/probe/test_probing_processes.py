@@ -24,7 +24,9 @@ def caches(tmp_path_factory):
 
 def test_the_features_and_the_table_are_the_same_to_the_byte(caches):
     one, two = ({path.name: path.read_bytes() for path in cache.iterdir()} for cache in caches)
-    assert len(one) == 8  # a table and a description of vectors and of tokens, for two splits
+    assert (
+        len([name for name in one if not name.endswith(".sha256")]) == 8
+    )  # a table and a description of vectors and of tokens, for two splits
     assert one == two
     one, two = (cache.with_suffix(".csv").read_text() for cache in caches)
     assert len(one.splitlines()) == 1 + 5  # linear and knn, with all clips and with 2 shots, and attentive
