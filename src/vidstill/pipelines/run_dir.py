@@ -103,8 +103,10 @@ class RunIdentity:
 @contextmanager
 def open_run_dir(
     out: Path, identity: RunIdentity, metadata: Mapping[str, Any], log: Callable[[str], None]
-) -> Iterator[None]:
+) -> Iterator[Mapping[str, Any]]:
     """Make a directory this run's, or check that it is, and lock it during the block; a new fork is recorded and made.
+
+    The block is given the further facts as the run was begun.
 
     Args:
         metadata: Further facts for recipe.json, which are not compared.
@@ -118,12 +120,16 @@ def open_run_dir(
         run = find_run(out)
         if run is None:
             write_run(out, {**identity.build_content(identity.forks), **metadata})
+            yield metadata
         else:
-            _resume(out, run, identity, log)
-        yield
+            facts = {**metadata, **{name: run.content[name] for name in metadata if name in run.content}}
+            _resume(out, run, identity, facts, log)
+            yield facts
 
 
-def _resume(out: Path, run: RunFile, identity: RunIdentity, log: Callable[[str], None]) -> None:
+def _resume(
+    out: Path, run: RunFile, identity: RunIdentity, facts: Mapping[str, Any], log: Callable[[str], None]
+) -> None:
     if difference := identity.find_difference(run):
         name = difference.partition(" is ")[0].removeprefix("recipe.")
         has_option = isinstance(identity.recipe, Recipe)
@@ -136,11 +142,12 @@ def _resume(out: Path, run: RunFile, identity: RunIdentity, log: Callable[[str],
     original_recipe = run.content.get("original_recipe", run.content["recipe"])
 
     def write(directory: Path, forks: Sequence[Fork]) -> None:
-        content = {**run.content, **identity.build_content(forks, original_recipe), "sources": sources}
+        content = {**run.content, **facts, **identity.build_content(forks, original_recipe), "sources": sources}
         names = content.keys() - (set() if forks else {"original_recipe", "forks"})
         write_run(directory, {name: content[name] for name in content if name in names})
 
-    if run.forks != forks or run.content["sources"] != sources or RECIPE_FILE not in read_checksums(out):
+    is_complete = run.content["sources"] == sources and facts.keys() <= run.content.keys()  # of an older version: no
+    if run.forks != forks or not is_complete or RECIPE_FILE not in read_checksums(out):
         write(out, forks)
     if forks and forks[-1].is_pending:
         *previous, fork = forks

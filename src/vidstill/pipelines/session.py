@@ -15,6 +15,7 @@ from vidstill.checkpoints.licences import build_provenance, describe_licence_res
 from vidstill.checkpoints.load import load_state_dict_strict
 from vidstill.data.loader.loader import iter_train_batches
 from vidstill.data.loader.protocols import DatasetInfo, TrainDataset
+from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.storage.filesystem import base_name
 from vidstill.engine.cpu import set_num_threads
 from vidstill.engine.distributed import Runtime
@@ -276,12 +277,20 @@ class TrainingSession:
             )
         data = {split: {"source": str(at.source), "fingerprint": at.fingerprint} for split, at in manifests.items()}
         versions = {name: get_package_version(name) for name in _PACKAGES}
+        files = {split: at for split, at in manifests.items() if isinstance(at, Manifest)}
         metadata = {"plan": asdict(self.plan), "precision": self.runtime.precision, "versions": versions}
+        metadata["file_times"] = {split: at.file_times for split, at in files.items()}
 
         def enter() -> None:
             recorded = {role: source.to_dict() for role, source in sources.items()}
             identity = RunIdentity(self.original_recipe, self.forks, recorded, {**settings, "data": data})
-            stack.enter_context(open_run_dir(self.run_config.out, identity, metadata, self._log))
+            begun = stack.enter_context(open_run_dir(self.run_config.out, identity, metadata, self._log))
+            for split, at in files.items():
+                if split in begun["file_times"] and (changes := at.describe_changes(begun["file_times"][split])):
+                    self._log(
+                        f"warning: {split}: {changes}; the run goes on with them. If their content is another, begin "
+                        f"a run in another directory; `vidstill data verify` compares a scanned list with its files"
+                    )
 
         with ExitStack() as stack:
             self.runtime.run_on_main(enter)

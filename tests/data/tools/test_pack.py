@@ -201,6 +201,30 @@ def test_a_shard_that_was_deleted_meanwhile_is_written_again(videos, packed, tmp
     assert bytes_of(out) == bytes_of(packed)
 
 
+def test_a_shard_with_a_video_that_was_changed_in_place_meanwhile_is_written_again(videos, packed, tmp_path):
+    out, (first, *_) = tmp_path / "packs", open_manifest(videos, split="train").rows
+    stop_after(videos, out, 8)
+    written = {path: path.stat().st_mtime_ns for path in out.glob("train-*.tar")}
+    os.utime(first.source, ns=(0, 12345))  # the size is the same
+    pack_dataset(videos, out, CONFIG, clips_per_shard=3)
+    assert bytes_of(out) == bytes_of(packed)
+    again = [path.name for path, time in written.items() if path.stat().st_mtime_ns != time]
+    assert again == ["train-000000.tar"]
+
+
+def test_a_video_that_was_changed_in_place_after_it_was_packed_is_named(partly_broken, tmp_path, caplog):
+    for _ in range(2):
+        pack_dataset(partly_broken, tmp_path / "packs", CONFIG)
+    assert not caplog.messages
+    later = (tmp_path / "packs" / "index.jsonl").stat().st_mtime_ns + 1
+    os.utime(partly_broken / "2.mp4", ns=(later, later))
+    pack_dataset(partly_broken, tmp_path / "packs", CONFIG)
+    assert caplog.messages == [
+        f"1 of 4 videos were modified after {tmp_path / 'packs'} was complete, first 2.mp4; if their content is "
+        "another, pack them into another directory"
+    ]
+
+
 def stop_after(videos: Path, out: Path, clips: int) -> None:
     def stop(done: int, of: int) -> None:
         if done == clips:

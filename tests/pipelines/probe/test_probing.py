@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 from collections import namedtuple
@@ -124,6 +125,44 @@ def test_other_weights_in_the_same_directory_have_other_features(house, num_clip
     shutil.copy("image/model.safetensors", "teacher/model.safetensors")
     run_cli("probe knn teacher --data data --cache cache", capsys)
     assert num_clips == [28]
+
+
+def test_features_of_a_video_that_was_changed_in_place_are_computed_again(house, num_clips, capsys):
+    command = "probe knn teacher --data data --cache changed"
+    run_cli(command, capsys)
+    os.utime(Path("data") / first_line("val").split()[0], ns=(0, 12345))  # the size is the same
+    run_cli(command, capsys)
+    assert num_clips == [14 + 6]  # the test videos
+    run_cli(command, capsys)
+    assert num_clips == [14 + 6]
+
+
+def test_features_without_the_times_of_their_files_are_those_of_an_older_version_and_used(house, num_clips, capsys):
+    command = "probe knn teacher --data data --cache older"
+    run_cli(command, capsys)
+    for path in Path("older").glob("*.json"):
+        content = json.loads(path.read_text())
+        del content["files"]
+        path.write_text(json.dumps(content))
+        path.with_name(f"{path.name}.sha256").unlink()
+    run_cli(command, capsys)
+    assert num_clips == [14]
+
+
+@pytest.mark.survival("SIGKILL between the features and their description", "1→1", "same bits")
+def test_features_whose_process_was_killed_while_it_named_them_are_kept(house, num_clips, capsys, monkeypatch):
+    def kill(*arguments):
+        raise KeyboardInterrupt
+
+    command = "probe knn teacher --data data --cache"
+    run_cli(f"{command} whole", capsys)
+    with monkeypatch.context() as patch:
+        patch.setattr(feature_cache, "write_json", kill)
+        run_cli(f"{command} named", capsys, code=130)
+    run_cli(f"{command} named", capsys)
+    assert num_clips == [28]
+    for path in Path("whole").iterdir():
+        assert (Path("named") / path.name).read_bytes() == path.read_bytes()
 
 
 def test_features_are_cached_in_the_run_or_for_a_file_in_the_current_directory(house, capsys):

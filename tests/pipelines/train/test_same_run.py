@@ -1,6 +1,7 @@
 """What makes a run the same run: what its weights and data hold and its settings' numbers, not paths and words."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ def folder(tmp_path_factory):
     return folder
 
 
-def amd(folder: Path, teacher: Path | None = None, **options: Any) -> list[str]:
-    data, teacher = folder / "data/unlabelled.txt", teacher or folder / "teacher"
+def amd(folder: Path, teacher: Path | None = None, data: Path | None = None, **options: Any) -> list[str]:
+    data, teacher = data or folder / "data/unlabelled.txt", teacher or folder / "teacher"
     return typed(AMD, data=data, method__teacher__checkpoint=teacher, **SHORT, **options)
 
 
@@ -129,6 +130,51 @@ def test_a_run_of_the_first_format_compares_paths_and_then_contents(folder, tmp_
     assert main(amd(folder, folder / "other", out=out)) == 2
     assert main(amd(folder, out=out)) == 0
     same_ends(out, folder / "amd")
+
+
+# ---- Data ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_resumed_run_names_the_first_video_that_was_changed_in_place(folder, tmp_path, monkeypatch, capsys):
+    data, out = copy(folder / "data", tmp_path / "data"), tmp_path / "amd"
+    command = amd(folder, out=out, data=data / "unlabelled.txt")
+    interrupt(command, monkeypatch)
+    interrupt(command, monkeypatch)
+    assert "modified since" not in capsys.readouterr().err
+    lines = [data / name for name in (data / "unlabelled.txt").read_text().splitlines()]
+    later = max(path.stat().st_mtime_ns for path in lines) + 1
+    for path in lines[3:5]:
+        os.utime(path, ns=(later, later))
+    for _ in range(2):  # a finished run too
+        assert main(command) == 0
+        assert (
+            f"warning: train: 2 of 16 videos of {data / 'unlabelled.txt'} were modified since the run began, "
+            f"first {lines[3]}; the run goes on" in capsys.readouterr().err
+        )
+    same_ends(out, folder / "amd")
+
+
+def test_a_resumed_run_notices_a_video_that_an_older_file_has_replaced(folder, tmp_path, monkeypatch, capsys):
+    data, out = copy(folder / "data", tmp_path / "data"), tmp_path / "amd"
+    command = amd(folder, out=out, data=data / "unlabelled.txt")
+    interrupt(command, monkeypatch)
+    os.utime(data / (data / "unlabelled.txt").read_text().splitlines()[0], ns=(0, 12345))
+    assert main(command) == 0
+    assert f"some videos of {data / 'unlabelled.txt'} were modified since the run began" in capsys.readouterr().err
+
+
+def test_a_run_of_a_version_that_recorded_no_times_records_them_when_it_is_resumed(
+    folder, tmp_path, monkeypatch, capsys
+):
+    data, out = copy(folder / "data", tmp_path / "data"), tmp_path / "amd"
+    command = amd(folder, out=out, data=data / "unlabelled.txt")
+    interrupt(command, monkeypatch)
+    edit_recipe(out, lambda content: content.pop("file_times"))
+    interrupt(command, monkeypatch)
+    assert "modified since" not in capsys.readouterr().err
+    (data / (data / "unlabelled.txt").read_text().splitlines()[0]).touch()
+    assert main(command) == 0
+    assert "1 of 16 videos" in capsys.readouterr().err
 
 
 # ---- Settings --------------------------------------------------------------------------------------------------------

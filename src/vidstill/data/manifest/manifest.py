@@ -1,16 +1,17 @@
 """The manifest of a dataset: rows whose files all exist, the names of the classes, and a description."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool
 
 from vidstill.data.manifest.table import VideoTable
 from vidstill.data.storage.fetch import PathOrUrl, join_path
-from vidstill.data.storage.filesystem import base_name, build_size_lookup
+from vidstill.data.storage.filesystem import base_name, build_file_lookup
 from vidstill.utils.types import InputError
 
 Split = Literal["train", "val"]
@@ -40,6 +41,24 @@ class Manifest:
     def noun(self) -> Literal["image", "video"]:
         """What messages call a row: "image" if all files are images, else "video"."""
         return self.rows.get_noun()
+
+    @cached_property
+    def file_times(self) -> dict[str, Any]:
+        """What `describe_changes` compares: when the newest file was modified, and the SHA-256 of all these times."""
+        times = self.rows.column("mtime_ns")
+        return {"newest_ns": int(times.max(initial=-1)), "sha256": hashlib.sha256(times.data).hexdigest()}
+
+    def describe_changes(self, earlier: Mapping[str, Any]) -> str:
+        """Return a message on files that were modified since a run began with these `file_times`, or "".
+
+        Files that were not looked up (a list states their bytes, or they are behind a URL) are not compared.
+        """
+        if earlier == self.file_times:
+            return ""
+        newer = np.flatnonzero(self.rows.column("mtime_ns") > earlier["newest_ns"])
+        which = f"{len(newer):,} of {len(self):,} {self.noun}s" if len(newer) else f"some {self.noun}s"
+        first = f", first {join_path(self.rows.root, self.rows.get_path(int(newer[0])))}" if len(newer) else ""
+        return f"{which} of {self.source} were modified since the run began{first}"
 
     def select(self, mask: Bool[np.ndarray, "n"], note: str) -> "Manifest":
         """Return a part of the rows, with a note on it in the description."""
@@ -99,7 +118,7 @@ def build_manifest(
         )
     rows.check_links()
     outside = list[str]()
-    exists = rows.resolve_files(build_size_lookup(rows.root, outside), may_be_missing=line_numbers is None)
+    exists = rows.resolve_files(build_file_lookup(rows.root, outside), may_be_missing=line_numbers is None)
     if not exists.all():
         first = int(np.argmin(exists))
         line = "" if line_numbers is None else f" (line {line_numbers[first]})"

@@ -76,7 +76,7 @@ class ParsedList:
             codec = None if entry["codec"] is None else codecs.setdefault(entry["codec"], len(codecs))
             group = None if entry["group"] in (None, "") else groups.setdefault(str(entry["group"]), len(groups))
             frames, rate, size, offset = (entry[key] for key in ("frames", "rate", "bytes", "offset"))
-            values = label, frames, rate, size, shard, offset, entry["width"], entry["height"], codec, group
+            values = label, frames, rate, size, None, shard, offset, entry["width"], entry["height"], codec, group
             for (append, missing), value in zip(appends, values, strict=True):  # in the order of COLUMNS
                 append(missing if value is None else value)
             line_numbers.append(number)

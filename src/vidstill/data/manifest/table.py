@@ -15,12 +15,14 @@ from jaxtyping import Bool, Float32, Int32, Int64
 from vidstill.data.decode.images import is_image_file
 from vidstill.data.storage.addresses import check_inside
 from vidstill.data.storage.fetch import PathOrUrl, ShardMember, join_path
+from vidstill.data.storage.filesystem import FileState
 
 COLUMNS: dict[str, tuple[type, int]] = {  # the type of each column, and the value where nothing is stated
     "label": (np.int32, -1),  # the first of several
     "frames": (np.int32, 0),
     "frame_rate": (np.float64, 0),
     "file_size": (np.int64, -1),  # in bytes
+    "mtime_ns": (np.int64, -1),  # when the file was modified; stated where it was looked up
     "shard": (np.int32, -1),  # index into the paths of the shards; -1 for a file of its own
     "offset": (np.int64, 0),  # in the shard, in bytes
     "width": (np.int32, 0),  # in pixels
@@ -49,7 +51,7 @@ class VideoRow:
 
 
 class VideoTable(Sequence[VideoRow]):
-    """The rows of a dataset in columns, at most about 120 bytes a row.
+    """The rows of a dataset in columns, at most about 130 bytes a row.
 
     Args:
         root: The directory or URL that the names are relative to.
@@ -211,29 +213,28 @@ class VideoTable(Sequence[VideoRow]):
         return None
 
     def resolve_files(
-        self, get_file_size: Callable[[str], int | None], *, may_be_missing: bool = False
+        self, look_up: Callable[[str], FileState | None], *, may_be_missing: bool = False
     ) -> Bool[np.ndarray, "n"]:
         """Look up the files whose sizes are not stated, and return whether each row's file exists.
 
-        `get_file_size` returns the bytes of a file, 0 for a directory, None where there is nothing. A name without a
-        suffix may stand for an mp4. Where a size is not stated, a stated number of frames counts only for a directory
-        of frames: a video's packets tell it better.
+        `look_up` returns None where there is nothing. A name without a suffix may stand for an mp4. Where a size is not
+        stated, a stated number of frames counts only for a directory of frames: a video's packets tell it better.
         Where files `may_be_missing`, those that do not exist have 0 bytes.
         """
         has_size, sizes = self.column("file_size") >= 0, self.column("file_size").copy()
-        new_names: dict[int, str] = {}
+        times, new_names = self.column("mtime_ns").copy(), dict[int, str]()
         for index in np.flatnonzero(~has_size).tolist():
             name = self.get_name(index)
-            size = get_file_size(name)
-            if size is None and "." not in name.rpartition("/")[2]:
-                size = get_file_size(f"{name}.mp4")
-                if size is not None:
+            state = look_up(name)
+            if state is None and "." not in name.rpartition("/")[2]:
+                state = look_up(f"{name}.mp4")
+                if state is not None:
                     new_names[index] = f"{name}.mp4"
-            if size is not None or may_be_missing:
-                sizes[index] = size or 0
+            if state is not None or may_be_missing:
+                sizes[index], times[index] = state or FileState(0)
         for column in self._columns.keys() & {"frames", "frame_rate"}:
             self._columns[column][(sizes > 0) & ~has_size] = 0
-        self._columns["file_size"] = sizes
+        self._columns |= {"file_size": sizes, "mtime_ns": times}
         if new_names:
             self._set_names([new_names.get(index) or self.get_name(index) for index in range(len(self))])
         return sizes >= 0

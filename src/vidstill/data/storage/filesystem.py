@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from vidstill.data.storage.addresses import leads_outside
 from vidstill.data.storage.fetch import (
@@ -125,9 +126,15 @@ def _walk_url(url: str, relative_path: str) -> Iterator[tuple[str, list[str], li
         yield from _walk_url(f"{url}/{name}", f"{relative_path}/{name}" if relative_path else name)
 
 
-def build_size_lookup(root: PathOrUrl, outside: list[str]) -> Callable[[str], int | None]:
-    """Return a function from a path relative to the root to its size in bytes: 0 for a directory, None if it does not
-    exist.
+class FileState(NamedTuple):
+    """What is known of a file without opening it."""
+
+    size: int  # in bytes; 0 for a directory
+    mtime_ns: int = -1  # when it was modified; -1 behind a URL
+
+
+def build_file_lookup(root: PathOrUrl, outside: list[str]) -> Callable[[str], FileState | None]:
+    """Return a function from a path relative to the root to its state, None if it does not exist.
 
     Behind a URL whole directories are listed, each once, instead of one request per file.
 
@@ -136,18 +143,18 @@ def build_size_lookup(root: PathOrUrl, outside: list[str]) -> Callable[[str], in
     """
     list_directory = cache(_list_url)
 
-    def get_url_size(url: str) -> int | None:
+    def look_up_url(url: str) -> FileState | None:
         directory, _, name = url.rpartition("/")
         sizes = list_directory(directory)
-        return (sizes[name] or 0) if name in sizes else None
+        return FileState(sizes[name] or 0) if name in sizes else None
 
     @cache
     def is_linked(directory: str) -> bool:
         return leads_outside(prefix + directory, prefix)
 
-    def get_local_size(path: str) -> int | None:  # called a million times at the start of a run
+    def look_up_local(path: str) -> FileState | None:  # called a million times at the start of a run
         if "://" in path:
-            return get_url_size(path)
+            return look_up_url(path)
         full = path if path[0] == "/" else prefix + path
         try:
             status = os.lstat(full)
@@ -158,12 +165,12 @@ def build_size_lookup(root: PathOrUrl, outside: list[str]) -> Callable[[str], in
         # an absolute path is meant to be outside
         if path[0] != "/" and (is_linked(path.rpartition("/")[0]) or (is_link and leads_outside(full, prefix))):
             outside.append(path)
-        return 0 if stat.S_ISDIR(status.st_mode) else status.st_size
+        return FileState(0 if stat.S_ISDIR(status.st_mode) else status.st_size, status.st_mtime_ns)
 
     if isinstance(root, Path):
         prefix = f"{root}/"
-        return get_local_size
-    return lambda path: get_url_size(path if "://" in path else f"{root.rstrip('/')}/{path}")
+        return look_up_local
+    return lambda path: look_up_url(path if "://" in path else f"{root.rstrip('/')}/{path}")
 
 
 def _get_url_type(url: str) -> str:

@@ -2,9 +2,10 @@
 
 import io
 import json
+import logging
 import math
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -17,6 +18,7 @@ from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.manifest.open import open_split_manifests
 from vidstill.data.manifest.parsed import INDEX_FILE
 from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, fetch_source, format_error
+from vidstill.data.tools.probe import stat_source
 from vidstill.data.tools.transcode import TranscodeConfig, TranscodedVideo, transcode_video
 from vidstill.parallel.pool import LostTask, map_in_workers
 from vidstill.utils.checksums import HashingWriter, hash_file, read_checksums, record_checksums, record_digests
@@ -34,6 +36,8 @@ CLIPS_PER_SHARD = 256
 
 _PACK_VERSION = 1  # to be raised when the same videos and settings give other packs
 _NO_SPLIT = "all"  # stands for the split in the names of shards of a dataset without splits
+
+logger = logging.getLogger("vidstill")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +91,9 @@ def pack_dataset(
     num_videos = sum(map(len, manifests.values()))
     with open_output_dir(out, identity, kind="packed videos", marker=PACK_FILE, metadata=versions):
         journal = Journal(out / INDEX_FILE, identity)
-        if not (out / INDEX_FILE).is_file():
+        if (out / INDEX_FILE).is_file():
+            _warn_of_changes(out, manifests)
+        else:
             shards = {
                 out / f"{split}-{first // clips_per_shard:06d}.tar": range(len(each))[first : first + clips_per_shard]
                 for split, each in manifests.items()
@@ -115,8 +121,10 @@ def _write_shards(
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Write the missing shards; return the entries of all videos in the dataset's order, and each shard's SHA-256."""
     records, done, digests = journal.done(), dict[Path, list[dict[str, Any]]](), dict[str, str]()
+    times = {path: _read_times(manifests[path.name.partition("-")[0]], rows) for path, rows in shards.items()}
     for path in shards:
-        entries = records[path.name]["entries"] if path.name in records else []
+        is_current = path.name in records and records[path.name].get("modified", times[path]) == times[path]
+        entries = records[path.name]["entries"] if is_current else []
         if entries and (path.is_file() or all("error" in entry for entry in entries)):
             done[path] = entries
             if path.is_file():
@@ -149,7 +157,8 @@ def _write_shards(
                 path.unlink()  # some readers take an empty one for a fault
             num_done += len(entries)
             done[path] = entries
-            journal.append({"key": path.name, "entries": entries, "sha256": digests.get(path.name)})
+            record = {"key": path.name, "entries": entries, "sha256": digests.get(path.name)}
+            journal.append({**record, "modified": times[path]})
     return [entry for path in shards for entry in done[path]], digests
 
 
@@ -157,6 +166,25 @@ def _draft_path(directory: Path, item: tuple[str, int]) -> Path:
     """Return where a transcoded video waits until it is in its shard."""
     split, index = item
     return directory / f"{split}-{index:09d}"
+
+
+def _read_times(manifest: Manifest, rows: Iterable[int]) -> list[int | None]:
+    """Return when each video's file was modified, in nanoseconds; None behind a URL."""
+    return [(stat_source(manifest.rows[row].source) or (0, None))[1] for row in rows]
+
+
+def _warn_of_changes(out: Path, manifests: Mapping[str, Manifest]) -> None:
+    """Warn of videos that were modified after their pack was complete."""
+    packed_at, changed = (out / INDEX_FILE).stat().st_mtime_ns, list[str]()
+    for manifest in manifests.values():
+        times = _read_times(manifest, range(len(manifest)))
+        changed += [manifest.rows.get_name(row) for row, time in enumerate(times) if time and time > packed_at]
+    if changed:
+        count = f"{len(changed):,} of {sum(map(len, manifests.values())):,} {_get_noun(manifests)}s"
+        logger.warning(
+            f"{count} were modified after {out} was complete, first {changed[0]}; if their content is another, pack "
+            "them into another directory"
+        )
 
 
 def _transcode_row(

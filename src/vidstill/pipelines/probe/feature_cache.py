@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from vidstill.data.datasets.view_clips import ViewClips
 from vidstill.pipelines.infer.embed_config import Pooling
 from vidstill.pipelines.infer.encoder import VideoEncoder
 from vidstill.pipelines.infer.run import gather, iter_dataset_clips, mean_over_views, open_journal
+from vidstill.pipelines.infer.writers.features import read_stamp
 from vidstill.pipelines.probe.config import ProbeDataset, ProbeRunConfig, ProbeSplit
 from vidstill.tasks.probes.attentive import FeatureDataset
 from vidstill.utils.checksums import SIDECAR_SUFFIX, DamagedFile, hash_file, verify_sidecar, write_sidecar
@@ -87,33 +89,47 @@ class FeatureCache:
             InputError: No video decodes, the features are not finite in their type, or the directory cannot be written.
         """
         runtime = self.encoder.runtime
-        if runtime.broadcast(self.path.exists()):
+        stamps = runtime.run_on_main(lambda: [list(read_stamp(row.source)) for row in self.manifest.rows])
+        digest = hashlib.sha256(json.dumps(stamps).encode()).hexdigest()
+        if runtime.run_on_main(lambda: self._is_finished(digest)):
             return
         with open_journal(Journal(self.path, self.identity, runtime.rank), runtime) as journal:
-            pending = runtime.run_on_main(partial(self._allocate_tables, journal))
-            broken = gather(runtime, self._fill_tables(journal, pending))
+            pending = runtime.run_on_main(partial(self._allocate_tables, journal, stamps))
+            broken = gather(runtime, self._fill_tables(journal, pending, stamps))
             if len(broken) == len(self.manifest.rows):
                 raise InputError(
                     f"none of the {len(broken)} {self.manifest.noun}s of {self.manifest.source} decodes; "
                     f"{min(broken.items())[1]}"
                 )
-            runtime.run_on_main(partial(self._finish, journal, broken))
+            runtime.run_on_main(partial(self._finish, journal, broken, digest))
 
-    def _allocate_tables(self, journal: Journal) -> Int[np.ndarray, "p"]:
-        """Allocate the tables in the journal, and return the rows that are not finished."""
-        done = journal.done()
+    def _is_finished(self, digest: str) -> bool:
+        """Return whether the features are there, of files with these sizes and times; older versions recorded none."""
+        if not self.path.exists():
+            return False
+        self._verify(self.path)
+        return json.loads(self.path.read_text()).get("files") in (None, digest)
+
+    def _allocate_tables(self, journal: Journal, stamps: list[list[int]]) -> Int[np.ndarray, "p"]:
+        """Allocate the tables in the journal, and return the rows that are not finished with the present files."""
+        records: dict[Any, dict[str, Any]] = journal.done()
+        done = {row for row, record in records.items() if record.get("stamp") in (None, stamps[row])}
         with convert_write_errors(self.folder):
             for name, shape in self.shapes.items():
                 path = journal.directory / f"{name}.npy"
-                if not done or not path.exists():
+                if records and not path.exists():  # a kill came between the renaming and the end
+                    rename_durably(self._table_path(name), path)
+                if not records:
                     np.lib.format.open_memmap(path, mode="w+", dtype=self.dtype, shape=shape).flush()
                     if hasattr(os, "posix_fallocate"):  # a full disk is an error here, and a signal while it is filled
                         with path.open("r+b") as file:
                             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
         return np.array([row for row in range(len(self.manifest.rows)) if row not in done], np.int64)
 
-    def _fill_tables(self, journal: Journal, pending: Int[np.ndarray, "p"]) -> dict[int, str]:
+    def _fill_tables(self, journal: Journal, pending: Int[np.ndarray, "p"], stamps: list[list[int]]) -> dict[int, str]:
         """Write this process's share of the pending rows, and return the rows that do not decode."""
+        if not len(pending):
+            return {}
         runtime = self.encoder.runtime
         tables = {name: np.load(journal.directory / f"{name}.npy", mmap_mode="r+") for name in self.shapes}
         is_pending = np.isin(np.arange(len(self.manifest.rows)), pending)
@@ -132,13 +148,14 @@ class FeatureCache:
                             "--precision fp32 or other --layers"
                         )
                     tables[name][pending[record.video]] = features
-                journal.append({"key": int(pending[record.video])})
+                row = int(pending[record.video])
+                journal.append({"key": row, "stamp": stamps[row]})
                 progress(done + len(broken), total)
         for table in tables.values():
             table.flush()
         return {int(pending[index]): reason for index, reason in broken.items()}
 
-    def _finish(self, journal: Journal, broken: dict[int, str]) -> None:
+    def _finish(self, journal: Journal, broken: dict[int, str], digest: str) -> None:
         with convert_write_errors(self.folder):
             for name in self.shapes:
                 table = journal.directory / f"{name}.npy"
@@ -146,7 +163,7 @@ class FeatureCache:
                 rename_durably(table, self._table_path(name))
             self.path.with_name(self.path.name + SIDECAR_SUFFIX).unlink(missing_ok=True)
         description = {"encoder": self.encoder.source, "data": str(self.manifest.source)}
-        write_json(self.path, {**description, "names": list(self.shapes), "broken": broken})
+        write_json(self.path, {**description, "names": list(self.shapes), "broken": broken, "files": digest})
         write_sidecar(self.path, hash_file(self.path))
         journal.remove()
 
