@@ -16,6 +16,7 @@ from tiny_runs import FINETUNE, TEACHER, make_data, run, typed, weights
 from vidstill.cli.main import main
 from vidstill.engine.trainer import Trainer
 from vidstill.pipelines.verify import verify_runs
+from vidstill.utils.output_dir import forget_results
 
 RUNS = ("pretrained", "finetuned", "interrupted", "detector")
 
@@ -62,6 +63,17 @@ def test_all_files_of_good_runs_have_checksums(folder, capsys):
     assert report.num_files == len(list_files(folder / "runs"))
     assert main(["runs", "verify", str(folder / "runs")]) == 0
     assert f"{report.num_files} files" in capsys.readouterr().out
+
+
+@pytest.mark.survival("SIGKILL before the checksums of a finished run are written", "1→1", "same bits")
+def test_a_finished_run_without_its_checksums_is_listed_by_the_same_command(folder, tmp_path):
+    out = shutil.copytree(folder / "runs/pretrained", tmp_path / "pretrained")
+    whole = (out / "SHA256SUMS").read_bytes()
+    forget_results(out, "recipe.json")
+    (out / "SHA256SUMS.part").write_bytes(whole[:100])
+    run(TEACHER, data=folder / "data/unlabelled.txt", out=out)
+    assert (out / "SHA256SUMS").read_bytes() == whole
+    assert verify_runs(out).unverified == ()
 
 
 @pytest.mark.survival("flipped bit in any file of a run, verified", "1→1", "refused with a sentence")

@@ -158,6 +158,7 @@ class TrainingSession:
             if runtime.broadcast((out / MODEL_FILE).exists()):
                 finished = read_on_main(lambda: vars(read_checkpoint(out)), runtime)
                 load_state_dict_strict(model, finished["tensors"], str(out))
+                runtime.run_on_main(lambda: record_results(out))  # a kill may have come before it
                 self._log(f"{out} holds the finished run; nothing is trained")
                 return dict(finished["metadata"].get("model_selection", {}))
             for split, manifest in manifests.items():

@@ -100,11 +100,13 @@ def forget_results(out: Path, marker: str) -> None:
 
 
 def record_results(out: Path) -> None:
-    """List the checksums of all files of a directory, which are complete; not of those in its subdirectories."""
-    others = (PARTIAL_SUFFIX, SIDECAR_SUFFIX, CHECKSUMS_FILE)
+    """List the checksums of the files of a directory that are not listed yet; not of those in its subdirectories."""
+    others, listed = (PARTIAL_SUFFIX, SIDECAR_SUFFIX, CHECKSUMS_FILE), read_checksums(out)
     paths = [path for path in out.iterdir() if not path.name.startswith(".") and not path.name.endswith(others)]
+    new = [path for path in paths if path.name not in listed and path.is_file()]
     with convert_write_errors(out):
-        record_checksums(out, filter(Path.is_file, paths))
+        if new:
+            record_checksums(out, new)
 
 
 def write_result_dir(
