@@ -1,5 +1,7 @@
 """What all tests share: one thread, and for properties no deadline, and the same examples in every run."""
 
+import os
+
 import pytest
 import torch
 from hypothesis import settings
@@ -20,3 +22,19 @@ def memory_addresses():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(addresses, "SCHEMES", addresses.SCHEMES | {"memory"})
         yield
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    _give_up_real_time()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call():
+    _give_up_real_time()
+
+
+def _give_up_real_time() -> None:
+    """FFmpeg's AV1 encoder (SVT-AV1) makes root's process a real-time one, whose loops then stop all others."""
+    if hasattr(os, "sched_getscheduler") and os.sched_getscheduler(0) != os.SCHED_OTHER:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))

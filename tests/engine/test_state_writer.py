@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 
 import pytest
 import torch
@@ -68,6 +69,7 @@ def test_kill_while_the_thread_writes_leaves_complete_states_and_the_same_weight
         process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
         while not (any(state_dir.glob("*.pt")) and any(path.stat().st_size for path in state_dir.glob("*.pt.part"))):
             assert process.poll() is None
+            time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
         process.wait()
         if any(state_dir.glob("*.pt.part")):
