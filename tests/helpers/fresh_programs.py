@@ -114,7 +114,7 @@ def _run_program(arguments: list[str], moment: str, number: int, counts: Path | 
         if reach(MOMENTS[0]):
             _die()
         if path.endswith(PARTIAL_SUFFIX) and reach(MOMENTS[1]):
-            os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)  # as a power cut may leave it
+            os.truncate(path, os.fstat(descriptor).st_size // 2)  # as a power cut may leave it
             _die()
         fsync(descriptor)
 
