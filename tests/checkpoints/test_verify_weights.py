@@ -41,4 +41,5 @@ def test_native_and_foreign_files_are_compared_with_their_checksums(tmp_path, ca
 
 def test_what_is_not_there_is_bad_input(tmp_path, capsys):
     assert main(["weights", "verify", str(tmp_path / "none.pth")]) == 2
+    assert main(["weights", "verify"]) == 2
     assert "there is no file or run" in capsys.readouterr().err

@@ -233,6 +233,8 @@ def verify_weights_command(sources: Positional[tuple[str, ...]], /, *, json: Jso
     Args:
         sources: Run directories, files, URLs (with #sha256=… to compare with that) or models of the Hub
     """
+    if not sources:
+        raise InputError("no weights are named; give run directories, files, URLs or models of the Hub")
     results = list[VerifiedWeights]()
     with show_progress_bar("sources") as progress:
         for number, source in enumerate(sources, start=1):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vidstill.utils.files import write_bytes
+from vidstill.utils.text import pluralize
 from vidstill.utils.types import InputError
 
 CHECKSUMS_FILE = "SHA256SUMS"
@@ -36,7 +37,7 @@ class VerificationReport:
 
 def format_verification(report: VerificationReport) -> str:
     """Return a line for each problem, and a last one with the numbers."""
-    count = f"{report.num_files} files, {report.num_bytes / 1e6:.1f} MB"
+    count = f"{pluralize(report.num_files, 'file')}, {report.num_bytes / 1e6:.1f} MB"
     lines = [*report.problems, f"{count}: {len(report.problems) or 'none'} damaged or missing"]
     if report.unverified:
         lines[-1] += f"; {len(report.unverified)} without a checksum, first {report.unverified[0]}"
