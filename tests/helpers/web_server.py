@@ -59,15 +59,19 @@ def answer_file(site: Site, content: bytes, start: int) -> Answer:
     return 206, content[start:], {**headers, "Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
 
 
+class QuietHandler(BaseHTTPRequestHandler):
+    """Prints nothing, and answers HEAD by the headers of GET."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+
 @contextmanager
 def served(site: Site) -> Iterator[Site]:
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
-        def do_HEAD(self) -> None:
-            self.do_GET()
-
+    class Handler(QuietHandler):
         def do_GET(self) -> None:
             path = urlsplit(self.path).path
             site.requests.append((self.command, path, self.headers.get("Range", "")))

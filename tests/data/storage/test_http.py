@@ -4,7 +4,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from threading import Thread
 
 import aiohttp
@@ -12,6 +12,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from web_server import QuietHandler
 
 from vidstill.data.storage import fetch, http
 from vidstill.data.storage.fetch import BrokenVideo, ShardMember, fetch_source, resolve_filesystem
@@ -20,14 +21,8 @@ from vidstill.utils.types import InputError
 DATA = bytes(range(250)) * 4
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     """Answers `/NAME` as this says, and notes how many bytes of the body were sent."""
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
 
     def do_GET(self) -> None:
         getattr(self, self.path.strip("/").partition(".")[0])()
