@@ -162,9 +162,8 @@ class TrainingSession:
                 self._log(f"{out} holds the finished run; nothing is trained")
                 return dict(finished["metadata"].get("model_selection", {}))
             for split, manifest in manifests.items():
-                count = pluralize(len(manifest), self.dataset.noun)
                 description = manifest.description.removeprefix(f"{base_name(manifest.source)}, ")  # a list's name
-                self._log(f"{split}: {count} of {manifest.source}, {description}")
+                self._log(f"{split}: {pluralize(len(manifest), self.dataset.noun)} of {manifest.source}, {description}")
             restrictions = runtime.run_on_main(lambda: describe_licence_restrictions(checkpoints))  # files are hashed
             set_num_threads(runtime.device.type, self.run_config.num_workers)
             notes = [*runtime.take_messages(), *notes, *(f"fork: {fork}" for fork in self.forks), *restrictions]
