@@ -180,7 +180,7 @@ def test_damaged_features_are_refused_and_computed_again_once_they_are_deleted(h
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    assert main(["probe", "knn", "teacher", "--data", "data", "--cache", "damaged"]) == 2
+    assert main(["probe", "knn", "teacher", "--data", "data", "--cache", "damaged", *MACHINE.split()]) == 2
     error = capsys.readouterr().err
     assert f"{path.name} is damaged" in error
     Path(error.partition("; delete ")[2].partition(" to compute")[0]).unlink()
