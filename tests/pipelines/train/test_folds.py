@@ -58,13 +58,24 @@ def test_each_fold_is_a_run_on_its_own_lists_and_the_mean_is_that_of_their_numbe
         assert len({each["data"][part]["fingerprint"] for each in recipes}) == 3
     assert recipes[0]["recipe"] == recipes[1]["recipe"] == recipes[2]["recipe"]
     assert [each["videos"] for each in tests] == [6, 4, 2]
-    assert {path.name for path in out.iterdir()} == {*FOLDS, "folds.json"}
+    assert {path.name for path in out.iterdir()} == {*FOLDS, "folds.json", "SHA256SUMS"}
     assert all(about(out / fold)["classes"] == ["left", "right"] for fold in FOLDS)
     summary = read(out / "folds.json")
     for key in ("top1", "top5", "majority_baseline"):
         assert [fold[key] for fold in summary["folds"]] == [test[key] for test in tests]
         assert summary["mean"][key] == pytest.approx(mean(test[key] for test in tests))
     assert [fold["fold"] for fold in summary["folds"]] == [1, 2, 3]
+
+
+def test_a_flipped_bit_of_the_summary_is_noticed(out, tmp_path, capsys):
+    shutil.copytree(out, tmp_path / "copy")
+    assert main(["runs", "verify", str(tmp_path / "copy")]) == 0
+    path = tmp_path / "copy/folds.json"
+    content = bytearray(path.read_bytes())
+    content[20] ^= 1
+    path.write_bytes(content)
+    assert main(["runs", "verify", str(tmp_path / "copy")]) == 1
+    assert "folds.json is damaged" in "".join(capsys.readouterr())
 
 
 def test_the_same_command_again_leaves_all_as_it_is_and_tells_it(data, out, capsys):

@@ -13,6 +13,7 @@ from vidstill.pipelines.labeled_data import open_labeled_test
 from vidstill.pipelines.run_config import FinetuneRunConfig, Workers
 from vidstill.pipelines.train.finetune import open_run_splits, run_finetuning
 from vidstill.recipes.recipe import FinetuneRecipe
+from vidstill.utils.checksums import forget_checksums, record_checksums
 from vidstill.utils.files import TEST_FILE, write_json
 from vidstill.utils.locks import lock_outputs
 from vidstill.utils.output_dir import check_output_dir, read_result
@@ -112,7 +113,10 @@ def _summarize_folds(results: Sequence[dict[str, Any]], out: Path | None, runtim
     ]
     summary = {"folds": folds, "mean": {key: mean(fold[key] for fold in folds) for key in _SHARES}}
     if out is not None and runtime.is_main:
-        write_json(out / FOLDS_FILE, summary)
+        path = out / FOLDS_FILE
+        forget_checksums(out, [path])
+        write_json(path, summary)
+        record_checksums(out, [path])
     return summary
 
 
