@@ -6,6 +6,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,18 @@ from engine_toy import OPTIM, Toy, toy_batches, toy_plan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from toy_runs import PROGRAM, STEPS, TWO_PROCESSES, PowerCut, act_at, get_weights, load_weights, read_log, train
+from toy_runs import (
+    STEPS,
+    TORCHRUN_TWO,
+    PowerCut,
+    act_at,
+    get_weights,
+    load_weights,
+    read_log,
+    run_program,
+    start_program,
+    train,
+)
 
 from vidstill.engine.checkpoint import list_states, load_state, save_state
 from vidstill.engine.distributed import Runtime
@@ -86,7 +98,7 @@ def test_signal_ends_the_run_after_the_step_with_its_state_saved(tmp_path, unint
 def weights_of_two(tmp_path_factory):
     """What two processes end with that nothing interrupts."""
     folder = tmp_path_factory.mktemp("two")
-    subprocess.run([*TWO_PROCESSES, folder], check=True, capture_output=True)
+    assert run_program(folder, world_size=2) == [0, 0]
     return load_weights(folder)
 
 
@@ -95,8 +107,8 @@ def weights_of_two(tmp_path_factory):
 @pytest.mark.survival("lost rank: SIGKILL of one of two processes", "2→2", "same bits")
 def test_signal_to_one_process_ends_both_and_the_same_command_resumes(tmp_path, weights_of_two, number):
     """After SIGUSR1 both have exited with code 75, and torchrun with 1."""
-    with subprocess.Popen([*TWO_PROCESSES, tmp_path, "--slow", "0.1"], stderr=subprocess.PIPE, text=True) as launcher:
-        wait_for_steps(tmp_path, 2, launcher)
+    with subprocess.Popen([*TORCHRUN_TWO, tmp_path, "--slow", "0.1"], stderr=subprocess.PIPE, text=True) as launcher:
+        wait_for_steps(tmp_path, 2, alive=lambda: launcher.poll() is None)
         os.kill(find_ranks(launcher.pid)[1], number)
         errors = launcher.communicate(timeout=120)[1]
     assert launcher.returncode == 1
@@ -104,7 +116,7 @@ def test_signal_to_one_process_ends_both_and_the_same_command_resumes(tmp_path, 
         assert errors.count("exitcode  : 75 ") == 2
         assert load_state(tmp_path / "state")["progress"]["completed_steps"] == len(read_log(tmp_path)) < STEPS
     assert not (tmp_path / "weights.pt").exists()
-    subprocess.run([*TWO_PROCESSES, tmp_path], check=True, capture_output=True)
+    assert run_program(tmp_path, world_size=2) == [0, 0]
     weights = load_weights(tmp_path)
     assert all(torch.equal(weights[name], tensor) for name, tensor in weights_of_two.items())
 
@@ -118,10 +130,10 @@ def find_ranks(launcher: int) -> dict[int, int]:
     return {rank: pid for pid, each in environments.items() for rank in (0, 1) if f"RANK={rank}".encode() in each}
 
 
-def wait_for_steps(folder: Path, count: int, process: subprocess.Popen) -> None:
+def wait_for_steps(folder: Path, count: int, alive: Callable[[], bool]) -> None:
     log = folder / "log.jsonl"
     while not log.exists() or len(log.read_bytes().splitlines()) < count:
-        assert process.poll() is None
+        assert alive()
         time.sleep(0.01)
 
 
@@ -154,13 +166,15 @@ def test_finished_run_is_not_trained_again(tmp_path):
 def test_killed_process_resumes_to_the_same_weights(tmp_path, uninterrupted):
     log, rng = tmp_path / "log.jsonl", random.Random()
     for _ in range(2):
-        process = subprocess.Popen([*PROGRAM, tmp_path, "--slow", "0.03"], stderr=subprocess.DEVNULL)
-        wait_for_steps(tmp_path, (len(read_log(tmp_path)) if log.exists() else 0) + rng.randint(1, 4), process)
+        process = start_program(tmp_path, "--slow", 0.03)
+        steps = (len(read_log(tmp_path)) if log.exists() else 0) + rng.randint(1, 4)
+        wait_for_steps(tmp_path, steps, process.is_alive)
         time.sleep(rng.uniform(0, 0.05))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
         assert not (tmp_path / "weights.pt").exists()
-    subprocess.run([*PROGRAM, tmp_path], check=True, capture_output=True)
+    assert run_program(tmp_path) == [0]
     weights = load_weights(tmp_path)
     assert all(torch.equal(weights[name], tensor) for name, tensor in uninterrupted.task.state_dict().items())
     assert read_log(tmp_path, "step", "loss") == read_log(uninterrupted.run_dir, "step", "loss")
@@ -171,11 +185,11 @@ def test_full_disk_stops_the_run_and_leaves_the_state(tmp_path):
     with pytest.raises(PowerCut):
         train(tmp_path, task=Toy(width=2000), batches=act_at(3))
     num_bytes = max(path.stat().st_size for path in (tmp_path / "state").iterdir())
-    program = [*PROGRAM, tmp_path, "--width", "2000", "--largest-file", str(num_bytes // 2)]
-    process = subprocess.run(program, capture_output=True, text=True)
-    assert process.returncode == 1
-    assert "the state of step 4 cannot be written" in process.stdout
-    assert "the state of step 3 remains: free disk space and run the same command again" in process.stdout
+    options = ("--width", 2000, "--largest-file", num_bytes // 2)
+    assert run_program(tmp_path, *options, printed=tmp_path / "printed.txt") == [1]
+    printed = (tmp_path / "printed.txt").read_text()
+    assert "the state of step 4 cannot be written" in printed
+    assert "the state of step 3 remains: free disk space and run the same command again" in printed
     assert [path.name for path in list_states(tmp_path / "state")] == ["step-000000002.pt", "step-000000003.pt"]
     assert load_state(tmp_path / "state")["progress"]["completed_steps"] == 3
 

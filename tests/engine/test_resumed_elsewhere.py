@@ -1,12 +1,11 @@
 """A run resumes without a disk that its machines share, and on another number of them: rank 0 has the state."""
 
 import shutil
-import subprocess
 
 import pytest
 import torch
 from engine_toy import toy_plan
-from toy_runs import TWO_PROCESSES, PowerCut, act_at, load_weights, read_log, train
+from toy_runs import PowerCut, act_at, load_weights, read_log, run_program, train
 
 from vidstill.engine.checkpoint import list_states
 
@@ -27,16 +26,11 @@ def cut(tmp_path_factory):
     return folder
 
 
-def run_two(folder, *options: str, code: int = 0) -> None:
-    process = subprocess.run([*TWO_PROCESSES, folder, *options], capture_output=True, text=True)
-    assert (process.returncode == 0) == (code == 0), process.stderr
-
-
 @pytest.fixture(scope="module")
 def shared(cut, tmp_path_factory):
     """The run that two processes resumed from one directory."""
     folder = shutil.copytree(cut, tmp_path_factory.mktemp("shared") / "run")
-    run_two(folder)
+    assert run_program(folder, world_size=2) == [0, 0]
     return folder
 
 
@@ -48,7 +42,7 @@ def test_ranks_with_disks_of_their_own_resume_from_the_state_of_rank_0(cut, shar
     if older:
         shutil.copytree(cut, tmp_path / "disk1")
         list_states(tmp_path / "disk1" / "state")[-1].unlink()
-    run_two(tmp_path, "--own-disks")
+    assert run_program(tmp_path, "--own-disks", world_size=2) == [0, 0]
     weights, expected = load_weights(tmp_path), load_weights(shared)
     assert all(torch.equal(weights[name], tensor) for name, tensor in expected.items())
     assert read_log(tmp_path / "disk0", "step", "loss") == read_log(shared, "step", "loss")
@@ -61,7 +55,7 @@ def test_run_of_one_process_goes_on_with_two(whole, shared):
 
 @pytest.mark.survival("lost disk of a node, and the node", "2→1", "same samples, loss within 1e-5")
 def test_run_of_two_processes_goes_on_with_one(whole, tmp_path):
-    run_two(tmp_path, "--own-disks", "--stop-after", "7", code=1)
+    assert run_program(tmp_path, "--own-disks", "--stop-after", 7, world_size=2) == [1, 1]
     assert not (tmp_path / "disk1").exists()
     resumed = train(tmp_path / "disk0", plan=PLAN)
     assert resumed.start_step == 7

@@ -1,15 +1,12 @@
 """States are written while training goes on: what is written is the state of its step, complete or absent."""
 
-import os
-import signal
-import subprocess
 import threading
 import time
 
 import pytest
 import torch
 from engine_toy import Toy
-from toy_runs import PROGRAM, STEPS, act_at, get_weights, train
+from toy_runs import STEPS, act_at, get_weights, start_program, train
 
 from vidstill.engine import state_writer
 from vidstill.engine.checkpoint import get_step, list_states, read_state, save_state
@@ -63,15 +60,13 @@ def test_kill_while_the_thread_writes_leaves_complete_states_and_the_same_weight
     width = 20_000
     whole = train(tmp_path / "whole", task=Toy(width=width), save_steps=None)
     state_dir = tmp_path / "run" / "state"
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # sums depend on their number
     while True:
-        command = [*PROGRAM, tmp_path / "run", "--width", str(width)]
-        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        process = start_program(tmp_path / "run", "--width", width)
         while not (any(state_dir.glob("*.pt")) and any(path.stat().st_size for path in state_dir.glob("*.pt.part"))):
-            assert process.poll() is None
+            assert process.is_alive()
             time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         if any(state_dir.glob("*.pt.part")):
             break
     assert all(verify_sidecar(path) for path in list_states(state_dir))

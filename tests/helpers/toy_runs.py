@@ -3,19 +3,21 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import engine_toy
 import torch
 from engine_toy import OPTIM, Toy, toy_batches, toy_plan
+from fresh_programs import run_ranks, start_fresh
 from torch import nn
 
 from vidstill.engine.distributed import Runtime
 from vidstill.engine.trainer import Trainer
 
 STEPS = toy_plan().total_steps
-PROGRAM = [sys.executable, engine_toy.__file__]
 _TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-TWO_PROCESSES = [sys.executable, *_TORCHRUN, engine_toy.__file__]
+TORCHRUN_TWO = [sys.executable, *_TORCHRUN, engine_toy.__file__]
+"""The program in two processes of a launcher, which ends one when the other has ended."""
 
 
 class PowerCut(BaseException):
@@ -34,6 +36,17 @@ def train(folder: Path, *, task: nn.Module | None = None, plan=None, batches=Non
     trainer = Trainer(task or Toy(), batches, plan=plan, runtime=runtime, run_dir=folder, **settings)
     trainer.train()
     return trainer
+
+
+def start_program(folder: Path, *options: object, printed: Path | None = None) -> Any:
+    """Start the program in a process of its own, of one thread."""
+    return start_fresh(engine_toy.main, [str(folder), *map(str, options)], printed=printed)
+
+
+def run_program(folder: Path, *options: object, world_size: int = 1, printed: Path | None = None) -> list[int]:
+    """Run the program to its end in one process or several, and return their exit codes."""
+    arguments = [str(folder), *map(str, options)]
+    return run_ranks(engine_toy.main, arguments, world_size=world_size, printed=printed)
 
 
 def read_log(folder: Path, *names: str) -> list:
