@@ -1,19 +1,17 @@
-"""An error on one of two processes reaches the other at once, as a sentence; this file as a program is one of them."""
+"""An error on one of two processes reaches the other at once, as a sentence."""
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from fresh_programs import run_ranks
 
 from vidstill.cli.main import main
 from vidstill.engine.distributed import Runtime
 from vidstill.engine.interruption import RunStopped
 from vidstill.utils.types import InputError
-
-TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
 class Unsendable(Exception):
@@ -55,8 +53,8 @@ def collect(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    result = subprocess.run([*TWO, __file__, folder], capture_output=True, text=True, timeout=200)  # no hang
-    return folder, result.stderr
+    assert run_ranks(collect, folder, printed=folder / "printed.txt") == [3, 1]  # no hang
+    return folder, (folder / "printed.txt").read_text()
 
 
 def test_error_on_rank_0_is_a_sentence_on_the_other_rank(processes):
@@ -78,7 +76,3 @@ def test_rank_whose_peer_has_ended_says_so_without_a_traceback(processes):
     assert "vidstill (rank 1): another process of this run has ended" in errors
     assert "RuntimeError" not in errors
     assert (folder / "code").read_text() == "1"
-
-
-if __name__ == "__main__":
-    collect(Path(sys.argv[1]))

@@ -17,7 +17,14 @@ from vidstill.cli.main import main
 from vidstill.utils.files import PARTIAL_SUFFIX
 
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["vidstill.cli.verbs", "torch._dynamo"])  # the latter is imported in a first step
+_SERVER.set_forkserver_preload(
+    [  # what a verb and its work import, which is most of a short run's time
+        *(f"vidstill.cli.{verbs}" for verbs in ("data", "detect", "infer", "options", "probe", "recipes", "train")),
+        *(f"vidstill.pipelines.train.{work}" for work in ("detector", "finetune", "pretrain")),
+        *("vidstill.pipelines.evaluate.classifier", "vidstill.pipelines.probe.run"),
+        *("matplotlib.figure", "torch.utils.tensorboard", "torch._dynamo"),  # the latter is imported in a first step
+    ]
+)
 
 MOMENTS = ("before a file is flushed", "with half a file written", "before a file is renamed")
 """At the n-th time of each, a program can kill itself."""

@@ -4,8 +4,6 @@ import csv
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,10 +11,10 @@ import torch
 from fresh_programs import run_ranks
 from tiny_runs import FINETUNE, IMAGE_TEACHER, METHODS, TEACHER, log, make_data, run, teachers_of
 
+from vidstill.cli.main import main
 from vidstill.pipelines.evaluate.classifier import evaluate_classifier
 from vidstill.pipelines.run_config import Workers
 
-TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 STUDENTS = [name for name in METHODS if name != "imagemae"]  # which is the image teacher
 LISTS = {"seven": (0, 1, 2, 4, 5, 6), "six": tuple(range(6)), "one": (0,)}  # videos; which of them can be scored
 STEPS = {"teacher": 10, "image_teacher": 10, **dict.fromkeys(STUDENTS, 10), "stmae": 20, "finetune": 5}  # 5 epochs
@@ -87,10 +85,8 @@ def test_both_leave_the_same_tables_with_each_video_once(roads, videos):
 def test_two_processes_test_a_model_to_the_byte_as_one_does(roads):
     one, two = roads
     shutil.copytree(one / "finetune", two / "expected")
-    arguments = f"{two}/expected --data {one.parent}/data/seven.txt --out {two}/again --workers 1 --precision fp32"
-    command = [*TWO, "-m", "vidstill.cli", "evaluate", *arguments.split()]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    printed = subprocess.run(command, check=True, env=environment, capture_output=True, text=True)
-    assert printed.stdout.count("6 scored, 1 broken, 0 missing") == 1
+    command = f"evaluate {two}/expected --data {one.parent}/data/seven.txt --out {two}/again --workers 1"
+    assert run_ranks(main, [*command.split(), "--precision", "fp32"], printed=two / "printed.txt") == [0, 0]
+    assert (two / "printed.txt").read_text().count("6 scored, 1 broken, 0 missing") == 1
     for name in ("scores.csv", "classes.csv", "confusion.csv", "confusion.png"):
         assert (two / "again" / name).read_bytes() == (one / "tested-seven" / name).read_bytes()
