@@ -179,7 +179,7 @@ def test_before_damage_that_a_decoder_conceals_frames_are_those_of_a_full_decode
             assert read_frames(path, [n]).shape == (1, *truth.sizes[0], 3)
 
 
-@pytest.mark.parametrize("name", ["noise.mkv", "stamps_in_decode_order_hevc.mp4"])
+@pytest.mark.parametrize("name", ["noise.mkv", "stamps_in_decode_order_hevc.mp4", "first_slice_lost.mp4"])
 def test_each_frame_alone_is_that_of_a_full_decode(make_video, name):
     path, truth = make_video(name)
     wrong = [line for n in range(len(truth)) for line in differences(path, truth, [n])]

@@ -109,9 +109,8 @@ class VideoStream:
     ) -> Iterator[tuple[int, av.VideoFrame]]:
         first, latest = table.frame_indices[run[0]], -1
         missing = {table.frame_indices[position] for position in run} & set(indices)
+        last: tuple[int, av.VideoFrame] | None = None  # of the wanted frames
         for position in [*run, None]:  # None: the decoder outputs what it holds back
-            if position is None and not missing:
-                break
             packet, frame_index = None, None
             if position is not None:
                 packet, frame_index = next(packets), table.frame_indices[position]
@@ -125,15 +124,23 @@ class VideoStream:
                     continue  # it is shown before the keyframe and needs frames from before it
                 raise
             for frame in frames:
+                if last is not None:  # it is shown later, but the wanted frames may be predicted from it
+                    if frame.is_corrupt:
+                        raise UnexpectedFrameError
+                    continue
                 if frame.pts is None or frame.pts <= latest:
                     raise UnexpectedFrameError
                 if frame.pts >= first and not _is_expected(frame, first, latest, table.may_skip_unreferenced):
                     raise UnexpectedFrameError
                 latest = frame.pts
                 missing.discard(latest)
-                yield latest, frame
-        if missing:
+                if missing:
+                    yield latest, frame
+                else:
+                    last = latest, frame
+        if last is None:
             raise UnexpectedFrameError
+        yield last
 
     def _restart(self, mode: DecodeMode | None) -> None:
         """Prepare to read packets from the first, and to decode them unless the mode is None."""
