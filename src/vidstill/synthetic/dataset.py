@@ -26,7 +26,7 @@ from vidstill.utils.types import InputError, check_range
 
 SYNTHETIC_SPLITS = ("train", "val", "unlabelled")
 
-_DRAWING_VERSION = 1  # raise it when the same config draws other clips
+_DRAWING_VERSION = 2  # raise it when the same config draws other clips
 _MIN_CLIPS_FOR_POOL = 200  # from which starting processes saves time
 
 _CLIP_LISTS = {"train": "train.csv", "val": "val.csv", "unlabelled": "unlabelled.txt"}

@@ -25,17 +25,14 @@ class Sprite:
     colors: Float[np.ndarray, "t n m 3"]
     depth: PerFrame  # a larger number is in front; NaN where the sprite is absent
 
-    def locate(self, frame: int, size: tuple[int, int], *, wrap: bool = False) -> tuple[Sequence, Sequence]:
-        """Return the indices of a frame's pixels that the sprite covers, and those of its own pixels there.
-
-        With `wrap`, what leaves the frame comes back at the opposite edge, instead of being cut off.
-        """
+    def locate(self, frame: int, size: tuple[int, int]) -> tuple[Sequence, Sequence]:
+        """Return the indices of a frame's pixels that the sprite covers, and those of its own pixels there."""
         pixels, own = [], []
         starts = self.row[frame], self.column[frame]
         for start, length, limit in zip(starts, self.cover.shape[1:], size, strict=True):
             index = start + np.arange(length)
-            visible = np.arange(length) if wrap else np.flatnonzero((index >= 0) & (index < limit))
-            pixels.append(index[visible] % limit)
+            visible = np.flatnonzero((index >= 0) & (index < limit))
+            pixels.append(index[visible])
             own.append(visible)
         return np.ix_(*pixels), np.ix_(*own)
 
@@ -56,11 +53,11 @@ def make_window(
     return rows[:, 0], columns[:, 0], right[:, None, :], down[:, :, None]
 
 
-def paint_sprites(canvas: Canvas, sprites: Sequence[Sprite], *, wrap: bool = False) -> None:
+def paint_sprites(canvas: Canvas, sprites: Sequence[Sprite]) -> None:
     """Draw sprites over all frames, those behind first; of equal depth, the first of the sequence is behind."""
     for frame, picture in enumerate(canvas):
         for sprite in sort_by_depth(sprites, frame):
-            pixels, own = sprite.locate(frame, picture.shape[:2], wrap=wrap)
+            pixels, own = sprite.locate(frame, picture.shape[:2])
             below = picture[pixels]
             picture[pixels] = below + (sprite.colors[frame][own] - below) * sprite.cover[frame][own][..., None]
 
