@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import fields, is_dataclass, replace
+from functools import cache
 from operator import attrgetter
 
 import pytest
@@ -37,16 +38,22 @@ def numbers(value):
     return [value] if isinstance(value, int | float) else []
 
 
+@cache
+def run_without_memory(config, num_frames, size):
+    """The loss and the parameters of a method; many recipes differ only in data and schedule."""
+    with torch.device("meta"):
+        method = config.build()
+        clip = torch.empty(2, 3, num_frames, *size)
+        return method(clip, seed=torch.zeros(2, dtype=torch.long)).loss, tuple(method.parameters())
+
+
 @pytest.mark.parametrize("name", ablations_slowly(PRETRAIN))
 def test_a_method_is_built_and_run_without_any_memory(name):
     recipe = find_recipe(name)
-    with torch.device("meta"):
-        method = recipe.method.build()
-        clip = torch.empty(2, 3, recipe.clips.sampling.num_frames, *recipe.clips.size)
-        loss = method(clip, seed=torch.zeros(2, dtype=torch.long)).loss
+    loss, parameters = run_without_memory(recipe.method, recipe.clips.sampling.num_frames, recipe.clips.size)
     assert loss.shape == ()
-    assert all(tensor.is_meta for tensor in (loss, *method.parameters()))
-    assert any(parameter.requires_grad for parameter in method.parameters())
+    assert all(tensor.is_meta for tensor in (loss, *parameters))
+    assert any(parameter.requires_grad for parameter in parameters)
 
 
 @pytest.mark.parametrize("name", FINETUNE)
