@@ -156,9 +156,10 @@ def _list_run_options(info: StructTypeInfo) -> StructConstructorSpec | None:
     return StructConstructorSpec(info.default.config_type, tuple(specs))
 
 
-def _list_fields(config_type: Any, config: Any = MISSING_NONPROP) -> Sequence[StructFieldSpec]:
+@functools.cache
+def _list_fields(config_type: Any) -> Sequence[StructFieldSpec]:
     """Return the fields of a dataclass as tyro reads them: with types, defaults and the comments in its source."""
-    struct = ConstructorRegistry.get_struct_spec(StructTypeInfo.make(config_type, config, False))
+    struct = ConstructorRegistry.get_struct_spec(StructTypeInfo.make(config_type, MISSING_NONPROP, False))
     assert isinstance(struct, StructConstructorSpec)
     return struct.fields
 
@@ -178,11 +179,11 @@ def _list_recipe_options(info: StructTypeInfo) -> StructConstructorSpec | None:
     for config_type in options.types:
         for spec in _list_fields(config_type):
             specs.setdefault(spec.name, _make_option(spec, options))
+    return StructConstructorSpec(_keep_typed, tuple(specs.values()))
 
-    def keep_typed(**values: Any) -> dict[str, Any]:
-        return {name: value for name, value in values.items() if value != {}}
 
-    return StructConstructorSpec(keep_typed, tuple(specs.values()))
+def _keep_typed(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value != {}}
 
 
 def _make_kind_option(options: RecipeOptions) -> StructFieldSpec:

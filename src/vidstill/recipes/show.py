@@ -79,8 +79,10 @@ def read_recipe_sources(source: str) -> dict[str, str]:
     todo = [definition] if definition else []
     while todo:
         module, variable = todo.pop()
-        file = files.setdefault(module.__name__.rpartition(".")[2], _RecipeFile(module))
-        todo += file.select(variable)
+        family = module.__name__.rpartition(".")[2]
+        if family not in files:
+            files[family] = _RecipeFile(module)
+        todo += files[family].select(variable)
     return {family: str(file) for family, file in files.items()}
 
 
