@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from tiny_runs import typed
+from tiny_runs import copy_dataset, typed
 
 from vidstill.cli.main import main
 from vidstill.synthetic.boxes import SyntheticBoxesConfig
-from vidstill.synthetic.dataset import make_dataset
 
 TRAIN = (
     "detect train laptop.detect --workers 0 --precision fp32 --encoder.dim 24 --encoder.depth 2 --encoder.heads 2 "
@@ -20,7 +19,7 @@ TRAIN = (
 def make_data(folder: Path) -> Path:
     """Drawn clips of figures that act: 4 to train on, 3 to test on, with two key frames each."""
     config = SyntheticBoxesConfig(train=4, val=3, unlabelled=0, seconds=3, size=(32, 48))
-    return make_dataset(folder, config, workers=1)
+    return copy_dataset(folder, config)
 
 
 def trained(data: Path, out: Path, **options: Any) -> Path:

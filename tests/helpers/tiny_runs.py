@@ -1,9 +1,12 @@
 """Command lines of the smallest runs, by the quickstart's recipes: width 24, depth 2, clips of 4 frames of 16 × 16."""
 
 import json
+import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from torch import Tensor
 
 from vidstill.cli.main import main
 from vidstill.engine.trainer import Trainer
+from vidstill.synthetic.boxes import SyntheticBoxesConfig
 from vidstill.synthetic.dataset import SyntheticClipsConfig, make_dataset
 
 CLASSES = ("left", "right")
@@ -71,7 +75,19 @@ def teachers_of(method: str, folder: Path) -> dict[str, Path]:
 def make_data(folder: Path) -> Path:
     """Drawn clips with their lists: 16 without labels, 8 to train on, 6 to test on."""
     config = SyntheticClipsConfig(train=8, val=6, unlabelled=16, frames=8, size=(16, 24), classes=CLASSES)
-    return make_dataset(folder, config, workers=1)
+    return copy_dataset(folder, config)
+
+
+def copy_dataset(folder: Path, config: SyntheticClipsConfig | SyntheticBoxesConfig) -> Path:
+    """Make a drawn dataset in this folder; each is drawn once in a process."""
+    return shutil.copytree(Path(_draw_dataset(config).name), folder, dirs_exist_ok=True)
+
+
+@cache
+def _draw_dataset(config: SyntheticClipsConfig | SyntheticBoxesConfig) -> tempfile.TemporaryDirectory[str]:
+    folder = tempfile.TemporaryDirectory()
+    make_dataset(Path(folder.name), config, workers=1)
+    return folder
 
 
 def typed(command: str, **options: Any) -> list[str]:
