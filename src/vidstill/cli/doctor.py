@@ -16,12 +16,12 @@ from packaging.requirements import Requirement
 from vidstill.cli.options import Json
 from vidstill.engine.cpu import count_cores, describe_overload, find_bf16_flags
 from vidstill.engine.distributed import Runtime
+from vidstill.engine.memory import count_total_memory
 from vidstill.utils.terminal import echo, flatten_dict, format_key_values
 
 _PACKAGES = ("vidstill", "torch", "torchvision", "accelerate", "av", "numpy")
 _DECODERS = ("h264", "hevc", "vp9", "av1", "mpeg4")  # of the field's data sets
 _ENCODER = "libx264"  # of `vidstill data make`
-_CGROUP = Path("/sys/fs/cgroup/memory.max")  # a container's own limit
 _GIB = 2**30
 
 
@@ -31,8 +31,6 @@ def collect_system_info() -> dict[str, Any]:
     encoders = {_ENCODER: _has_codec(_ENCODER, "w")}
     decoders = {name: _has_codec(name, "r") for name in _DECODERS}
     free = shutil.disk_usage(Path.cwd()).free / _GIB
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = _CGROUP.read_text().strip() if _CGROUP.is_file() else "max"
     problems = [
         f"PyAV's FFmpeg has no {name}; install PyAV's own wheel: pip install av"
         for name, is_available in (encoders | decoders).items()
@@ -46,7 +44,7 @@ def collect_system_info() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "cores": count_cores(),
         "load_average": round(os.getloadavg()[0], 1),  # processes that ran or waited for a core in the last minute
-        "memory_gib": round((min(memory, int(limit)) if limit.isdigit() else memory) / _GIB, 1),
+        "memory_gib": round(count_total_memory() / _GIB, 1),
         "free_disk_gib": round(free, 1),  # of the working directory
         "devices": list(_list_devices()),
         "default_device": str(runtime.device),
