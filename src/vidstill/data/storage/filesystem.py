@@ -12,7 +12,9 @@ from typing import NamedTuple
 from vidstill.data.storage.addresses import leads_outside
 from vidstill.data.storage.fetch import (
     PathOrUrl,
+    ShardMember,
     StorageUnreachable,
+    VideoSource,
     call_with_retries,
     fetch_source,
     format_error,
@@ -171,6 +173,22 @@ def build_file_lookup(root: PathOrUrl, outside: list[str]) -> Callable[[str], Fi
         prefix = f"{root}/"
         return look_up_local
     return lambda path: look_up_url(path if "://" in path else f"{root.rstrip('/')}/{path}")
+
+
+def stat_source(source: VideoSource) -> tuple[int, int | None] | None:
+    """Return the size in bytes (0 for a directory) and the modification time of a file: a changed file differs in them.
+
+    The time is None for a missing file; the result is None for a URL.
+    """
+    path = source.shard if isinstance(source, ShardMember) else source
+    if not isinstance(path, Path):
+        return None
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, None
+    size = 0 if stat.S_ISDIR(status.st_mode) else status.st_size
+    return source.size if isinstance(source, ShardMember) else size, status.st_mtime_ns
 
 
 def _get_url_type(url: str) -> str:

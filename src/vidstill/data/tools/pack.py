@@ -18,7 +18,7 @@ from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.manifest.open import open_split_manifests
 from vidstill.data.manifest.parsed import INDEX_FILE
 from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, fetch_source, format_error
-from vidstill.data.tools.probe import stat_source
+from vidstill.data.storage.filesystem import stat_source
 from vidstill.data.tools.transcode import TranscodeConfig, TranscodedVideo, transcode_video
 from vidstill.parallel.pool import LostTask, map_in_workers
 from vidstill.utils.checksums import HashingWriter, hash_file, read_checksums, record_checksums, record_digests

@@ -1,7 +1,6 @@
 """Facts of videos: of one decoded to its end, of one that is opened, counts of many; and some frames of one."""
 
 import hashlib
-import stat
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from vidstill.data.storage.fetch import (
     fetch_source,
     format_error,
 )
+from vidstill.data.storage.filesystem import stat_source
 from vidstill.data.tools.near_duplicates import VideoSignature
 from vidstill.parallel.process import send_heartbeat
 from vidstill.utils.text import list_first
@@ -64,22 +64,6 @@ def init_scan_record(source: VideoSource) -> ScanRecord:
     """Return the record of a video that is not decoded."""
     size, modified = stat_source(source) or (source.size if isinstance(source, ShardMember) else 0, None)
     return {"frames": 0, "bytes": size} | ({} if modified is None else {"modified": modified})
-
-
-def stat_source(source: VideoSource) -> tuple[int, int | None] | None:
-    """Return the size in bytes (0 for a directory) and the modification time of a file: a changed file differs in them.
-
-    The time is None for a missing file; the result is None for a URL.
-    """
-    path = source.shard if isinstance(source, ShardMember) else source
-    if not isinstance(path, Path):
-        return None
-    try:
-        status = path.stat()
-    except OSError:
-        return 0, None
-    size = 0 if stat.S_ISDIR(status.st_mode) else status.st_size
-    return source.size if isinstance(source, ShardMember) else size, status.st_mtime_ns
 
 
 def hash_source(file: Path | bytes) -> tuple[str, int]:

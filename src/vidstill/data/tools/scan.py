@@ -12,8 +12,9 @@ from vidstill.data.manifest.list_formats import labels_to_dict
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.manifest.open import open_split_manifests
 from vidstill.data.storage.fetch import PathOrUrl, ShardMember, VideoSource, source_name
+from vidstill.data.storage.filesystem import stat_source
 from vidstill.data.tools.near_duplicates import SIGNATURE_LENGTH
-from vidstill.data.tools.probe import SCAN_FIELDS, ScanRecord, init_scan_record, scan_video, stat_source
+from vidstill.data.tools.probe import SCAN_FIELDS, ScanRecord, init_scan_record, scan_video
 from vidstill.data.tools.scan_report import ScanReport, VideoKey, build_scan_report
 from vidstill.parallel.pool import WORKER_TIMEOUT_SECONDS, LostTask, map_in_workers
 from vidstill.utils.files import atomic_write, check_output_file, convert_write_errors

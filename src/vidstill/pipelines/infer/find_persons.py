@@ -17,7 +17,7 @@ from vidstill.data.ava.box_table import NO_ACTION, BoxTable, format_box_csv
 from vidstill.data.ava.clip_reader import KeyframeClipReader, KeyframeVideo
 from vidstill.data.decode.images import ImageArray
 from vidstill.data.storage.fetch import BrokenVideo
-from vidstill.data.tools.probe import stat_source
+from vidstill.data.storage.filesystem import stat_source
 from vidstill.engine.distributed import Runtime
 from vidstill.parallel.pool import LostTask, map_in_workers
 from vidstill.pipelines.infer.keyframe_sets import KeyframeSet

@@ -13,7 +13,7 @@ from jaxtyping import Int64, UInt8
 
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.storage.fetch import VideoSource
-from vidstill.data.tools.probe import stat_source
+from vidstill.data.storage.filesystem import stat_source
 from vidstill.utils.files import PARTIAL_SUFFIX, convert_write_errors, rename_durably
 
 METADATA_ARRAYS = ("metadata", "names", "splits", "classes", "labels", "offsets", "num_bytes", "mtime_ns")
