@@ -335,7 +335,7 @@ thread.join()
 def test_processes_that_are_not_forked_do_the_same(monkeypatch):
     """As on systems where none is: work and items are pickled, arrays go through the pipes."""
     monkeypatch.setattr(process_module, "_CONTEXT", multiprocessing.get_context("spawn"))
-    monkeypatch.setattr(process_module, "_USE_FORK", False)
+    monkeypatch.setattr(process_module, "USE_FORK", False)
     assert collect(map_in_workers(np.arange, [3, 5], workers=1))[1].tolist() == [0, 1, 2, 3, 4]
     resource_tracker._resource_tracker._stop()  # a process that multiprocessing keeps
 

@@ -29,8 +29,10 @@ from vidstill.utils.types import InputError
 KILL_TIMEOUT_SECONDS = 5.0
 """A killed process is given up after this time: a network drive that does not answer can hold one for ever."""
 
-_USE_FORK = sys.platform == "linux"  # elsewhere the system's own libraries do not survive a fork
-_CONTEXT: Any = multiprocessing.get_context("fork" if _USE_FORK else "spawn")  # a fork shares the manifest's memory
+USE_FORK = sys.platform == "linux"  # elsewhere the system's own libraries do not survive a fork
+"""Whether workers are forked, so that they share memory which their parent has mapped before."""
+
+_CONTEXT: Any = multiprocessing.get_context("fork" if USE_FORK else "spawn")  # a fork shares the manifest's memory
 _PRCTL = getattr(ctypes.CDLL(None), "prctl", None)  # loaded here: a forked process should load nothing
 _PR_SET_PDEATHSIG = 1  # in Linux's <sys/prctl.h>
 _ALIGNMENT_BYTES = 64  # where an array may begin
@@ -51,7 +53,7 @@ def send_heartbeat() -> None:
 
 def allocate_slots(num_slots: int, slot_num_bytes: int) -> list[Any]:
     """Return memory that is shared with workers, one slot per result; the slots are empty where they are not forked."""
-    size = _align(slot_num_bytes) if _USE_FORK else 0
+    size = _align(slot_num_bytes) if USE_FORK else 0
     # not in /dev/shm, which is often small
     memory = memoryview(mmap.mmap(-1, num_slots * size)) if size else bytearray()
     return [memory[index * size : (index + 1) * size] for index in range(num_slots)]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vidstill.checkpoints.io import read_checkpoint
 from vidstill.checkpoints.load import build_from_state, infer_encoder_config, init_encoder
+from vidstill.data.datasets.open_cache import open_frame_cache
 from vidstill.data.datasets.view_clips import ViewClips
 from vidstill.data.loader.loader import iter_view_batches
 from vidstill.data.manifest.manifest import Split
@@ -194,12 +195,14 @@ class _Quickstart:
         return result, page
 
     def load_split(self, split: Split) -> LabelledClips:
+        manifest, workers = open_manifest(self.clips_dir, split=split), self.workers.num_workers
+        cache, _ = open_frame_cache(manifest, workers=workers)  # the fine-tunings have filled it
         batches = list(
             iter_view_batches(
-                ViewClips(open_manifest(self.clips_dir, split=split), recipes.finetune.views),
+                ViewClips(manifest, recipes.finetune.views, cache=cache),
                 videos_per_batch=_VIDEO_BATCH,
                 broken_videos={},
-                workers=self.workers.num_workers,
+                workers=workers,
                 device=self.runtime.device,
             )
         )

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from vidstill.data.datasets.frame_cache import FrameCache
+from vidstill.data.datasets.open_cache import open_frame_cache
+from vidstill.data.manifest.manifest import Manifest
 from vidstill.engine.cpu import count_cores, count_local_processes
 from vidstill.engine.distributed import Precision
 from vidstill.pipelines.box_data import BoxDataConfig
@@ -45,6 +48,9 @@ class BaseRunConfig(Workers):
     # KEY=VALUE …: settings with which the run goes on, such as optim.base_lr=1e-4 or schedule.epochs=200; recorded, so
     # that the command without them goes on with them too
     resume_with: tuple[str, ...] = ()
+    # hold videos of training and validation decoded in memory, each decoded once, where they fit a quarter of what is
+    # free (off: never); results are the same; detect train decodes its key frames in every epoch
+    cache: Literal["auto", "off"] = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,6 +59,10 @@ class BaseRunConfig(Workers):
         for option, number in (("--keep-states", self.keep_states), ("--keep-every", self.keep_every)):
             if number is not None and number < 1:
                 raise InputError(f"{option} is {number}; give 1 or more")
+
+    def open_cache(self, manifest: Manifest) -> tuple[FrameCache | None, str]:
+        """Open the cache of a dataset's decoded videos if one is wanted, as `open_frame_cache` does."""
+        return (None, "") if self.cache == "off" else open_frame_cache(manifest, workers=self.num_workers)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -140,7 +140,7 @@ class TrainingSession:
             validation_set: Data that are scored after each epoch.
             validation: How they are scored, and whether the score selects the epoch.
             settings: What else makes another run, beside recipe, sources and data; they are written with these.
-            notes: Messages before training.
+            notes: Messages before training; empty ones are left out.
 
         Returns:
             The selected epoch, with metric, score and source of the validation; empty if the last weights are written.
@@ -167,7 +167,7 @@ class TrainingSession:
             restrictions = runtime.run_on_main(lambda: describe_licence_restrictions(checkpoints))  # files are hashed
             set_num_threads(runtime.device.type, self.run_config.num_workers)
             notes = [*runtime.take_messages(), *notes, *(f"fork: {fork}" for fork in self.forks), *restrictions]
-            for note in (*notes, *self.dataset.messages, *self._describe_warmup()):
+            for note in filter(None, (*notes, *self.dataset.messages, *self._describe_warmup())):
                 self._log(note)
             self._log(f"{self.plan.describe(self.dataset.noun)}; {runtime.precision}")
             trainer = Trainer(

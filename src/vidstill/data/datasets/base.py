@@ -7,8 +7,10 @@ from itertools import chain
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from vidstill.data.datasets.frame_cache import CachedVideo, FrameCache
+from vidstill.data.decode.frames import Frames
 from vidstill.data.decode.images import is_image_file
-from vidstill.data.decode.reader import Frames, VideoReader
+from vidstill.data.decode.reader import VideoReader
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.manifest.table import VideoRow
 from vidstill.data.storage.fetch import BrokenVideo, source_name
@@ -26,16 +28,25 @@ class ManifestDataset:
     Args:
         clips_per_sample: Clips that one sample holds.
         size: Rows and columns of a clip.
+        cache: Where decoded videos are held; samples are the same without it.
 
     Raises:
         InputError: Clips have several frames and the first row is an image; or a sample takes more than 4 GiB.
     """
 
     def __init__(
-        self, manifest: Manifest, sampling: FrameSampling, *, clips_per_sample: int, size: tuple[int, int]
+        self,
+        manifest: Manifest,
+        sampling: FrameSampling,
+        *,
+        clips_per_sample: int,
+        size: tuple[int, int],
+        cache: FrameCache | None = None,
     ) -> None:
         self.manifest = manifest
-        self._sampling = sampling
+        self._sampling, self._cache = sampling, cache
+        if cache is not None:
+            cache.users.add(self)
         self._num_frames = np.zeros(len(manifest.rows), np.int32)  # counted in this process; 0: not yet
         label_bytes = 4 * len(manifest.classes) if manifest.multi_label else 0
         clip_bytes = 3 * sampling.num_frames * math.prod(size)
@@ -58,6 +69,8 @@ class ManifestDataset:
     ) -> tuple[list[Frames], Int64[np.ndarray, ""] | Float32[np.ndarray, "classes"]]:
         """Read clips of a row's video, which is opened once; frames that they share are decoded once.
 
+        With a cache it is opened and decoded once for all samples.
+
         Args:
             choose_indices: Returns the frames of each clip, by the sampling rule for the video's frame rate and the
                 number of its frames.
@@ -73,7 +86,7 @@ class ManifestDataset:
         if row.error:
             raise BrokenVideo(row.source, row.error)
         self._check_not_image(row)
-        with VideoReader(row.source, num_frames=row.frames or int(self._num_frames[index]) or None) as video:
+        with self._open_video(index, row) as video:
             self._num_frames[index] = video.num_frames
             if isinstance(sampling, TimedSampling):  # a video without a frame rate is taken to have the rule's
                 sampling = sampling.adapt_to_frame_rate(row.frame_rate or video.frame_rate or sampling.frame_rate)
@@ -82,6 +95,12 @@ class ManifestDataset:
         if self.manifest.multi_label:
             return clips, self.manifest.rows.multi_hot(index, len(self.manifest.classes))
         return clips, np.array(-1 if row.label is None else row.label)
+
+    def _open_video(self, index: int, row: VideoRow) -> VideoReader | CachedVideo:
+        num_frames = row.frames or int(self._num_frames[index]) or None
+        if self._cache is not None:
+            return self._cache.open_video(index, row, num_frames=num_frames)
+        return VideoReader(row.source, num_frames=num_frames)
 
     def _check_not_image(self, row: VideoRow) -> None:
         if self._sampling.num_frames > 1 and is_image_file(row.name):

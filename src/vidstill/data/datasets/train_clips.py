@@ -11,7 +11,8 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 
 from vidstill.data.datasets.base import FrameSampling, ManifestDataset
-from vidstill.data.decode.reader import Frames
+from vidstill.data.datasets.frame_cache import FrameCache
+from vidstill.data.decode.frames import Frames
 from vidstill.data.loader.protocols import SampleArrays, TrainBatch
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.transforms.crop import MultiScaleCrop, RandomResizedCrop, flip_horizontal
@@ -67,6 +68,10 @@ class ClipsConfig:
 class TrainClips(ManifestDataset):
     """Training samples: a pure function of (seed, epoch, index).
 
+    Args:
+        seed: Of the run.
+        cache: As for `ManifestDataset`.
+
     Raises:
         InputError: Classes are to be balanced and there are no labels, or the first row is an image and clips have
             several frames.
@@ -74,8 +79,8 @@ class TrainClips(ManifestDataset):
 
     batch_type = TrainBatch
 
-    def __init__(self, manifest: Manifest, config: ClipsConfig, *, seed: int):
-        super().__init__(manifest, config.sampling, clips_per_sample=config.repeats, size=config.size)
+    def __init__(self, manifest: Manifest, config: ClipsConfig, *, seed: int, cache: FrameCache | None = None):
+        super().__init__(manifest, config.sampling, clips_per_sample=config.repeats, size=config.size, cache=cache)
         self.config, self.seed, self.repeats = config, seed, config.repeats
         self.expected_counts = compute_expected_counts(manifest, config.class_balance) if config.class_balance else None
 

@@ -8,7 +8,8 @@ from einops import rearrange
 from jaxtyping import UInt8
 
 from vidstill.data.datasets.base import FrameSampling, ManifestDataset
-from vidstill.data.decode.reader import Frames
+from vidstill.data.datasets.frame_cache import FrameCache
+from vidstill.data.decode.frames import Frames
 from vidstill.data.loader.protocols import SampleArrays, ViewBatch
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.transforms.crop import CropRule, Interpolation, crop_views
@@ -37,13 +38,17 @@ class ViewsConfig:
 
 
 class ViewClips(ManifestDataset):
-    """Evaluation samples: all views of a video; nothing is random."""
+    """Evaluation samples: all views of a video; nothing is random.
+
+    Args:
+        cache: As for `ManifestDataset`.
+    """
 
     batch_type = ViewBatch
 
-    def __init__(self, manifest: Manifest, config: ViewsConfig):
+    def __init__(self, manifest: Manifest, config: ViewsConfig, *, cache: FrameCache | None = None):
         num_views = config.temporal_clips * config.spatial_crops
-        super().__init__(manifest, config.sampling, clips_per_sample=num_views, size=config.size)
+        super().__init__(manifest, config.sampling, clips_per_sample=num_views, size=config.size, cache=cache)
         self.config = config
 
     def load_arrays(self, index: int) -> SampleArrays:

@@ -8,17 +8,22 @@ transparency is dropped. Pixels that are not square stay so (as in the papers' d
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import av
-import numpy as np
-from av.video.reformatter import VideoReformatter
-from jaxtyping import UInt8
 
+from vidstill.data.decode.frames import (
+    Buffer,
+    Frames,
+    NumberedImage,
+    collect_frames,
+    copy_image,
+    to_images,
+)
 from vidstill.data.decode.images import ImageArray, list_frame_images, read_image
 from vidstill.data.decode.packets import PacketTable
 from vidstill.data.decode.stream import UnexpectedFrameError, VideoStream
 from vidstill.data.storage.fetch import BrokenVideo, VideoSource, fetch_source, source_name
+from vidstill.parallel.process import send_heartbeat
 from vidstill.utils.types import InputError
 
 VIDEO_EXTENSIONS = frozenset(
@@ -29,8 +34,6 @@ VIDEO_EXTENSIONS = frozenset(
 
 DEFAULT_FRAME_RATE = 25.0
 """Frames per second where none are stated: folders of images, and files whose header has no frame rate."""
-
-Frames = UInt8[np.ndarray, "t h w 3"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,44 +159,53 @@ class VideoReader:
         last = max(indices)
         if self._stream is None:
             if last >= len(self._images):
-                raise self._make_too_short_error(len(self._images), last)
-            images = ((n, partial(read_image, self._images[n])) for n in sorted(set(indices)))
-            return self._collect_frames(indices, images)
+                raise BrokenVideo(
+                    self.name, f"ends early: {len(self._images)} frames decode and frame {last} (from 0) was requested"
+                )
+            return self._collect_frames(indices, self._number_images(indices))
         table = self._table or self._stream.read_packet_table(last, self._num_frames)
         if table is not None and last < len(table.frame_indices):
             try:
-                return self._collect_frames(indices, _to_images(self._stream.decode_selected(table, set(indices))))
+                return self._collect_frames(indices, to_images(self._stream.decode_selected(table, set(indices))))
             except (av.FFmpegError, UnexpectedFrameError):
                 pass
-        return self._collect_frames(indices, _to_images(enumerate(self._stream.decode_all())))
+        return self._collect_frames(indices, to_images(enumerate(self._stream.decode_all())))
+
+    def read_all_frames(self, buffer: Buffer) -> Frames | None:
+        """Read every frame into a buffer; any that `read_frames` would read are among them.
+
+        Returns:
+            The frames, at the buffer's start; None where they do not fit, or one of them does not decode, or the stream
+            is damaged, so that `read_frames` may number or conceal frames in another way.
+        """
+        try:
+            indices = range(self.num_frames)
+            if self._stream is None:
+                images = self._number_images(indices)
+            elif (table := self._table or self._stream.read_packet_table(indices[-1], self._num_frames)) is not None:
+                images = to_images(self._stream.decode_selected(table, set(indices)))
+            elif self._stream.read_packet_table(0, self._num_frames) is None:  # no read has a table
+                images = to_images(enumerate(self._stream.decode_all()))
+            else:
+                return None
+            return self._collect_frames(indices, map(_report_progress, images), buffer)
+        except Exception:  # a library may raise anything on a damaged file; `read_frames` says what
+            return None
+
+    def _number_images(self, indices: Iterable[int]) -> Iterator[NumberedImage]:
+        """Yield the images of a folder that are wanted and exist."""
+        return ((n, partial(read_image, self._images[n])) for n in sorted(set(indices)) if n < len(self._images))
 
     def _collect_frames(
-        self, indices: Sequence[int], numbered_images: Iterable[tuple[int, Callable[[], ImageArray]]]
+        self, indices: Sequence[int], images: Iterable[NumberedImage], buffer: Buffer | None = None
     ) -> Frames:
-        """Convert the wanted frames of a numbered stream of them and stop after the last."""
-        positions: dict[int, list[int]] = {}
-        for position, index in enumerate(indices):
-            positions.setdefault(index, []).append(position)
-        frames: Frames | None = None
-        self.num_decoded_frames = 0
-        for index, to_image in numbered_images:
-            self.num_decoded_frames += 1
-            if index in positions:
-                image = to_image()
-                if frames is None:
-                    frames = np.empty((len(indices), *image.shape), np.uint8)
-                if frames.shape[1:] != image.shape:
-                    height, width, _ = image.shape
-                    raise BrokenVideo(self.name, f"changes its size to {width}x{height} at frame {index} or before")
-                frames[positions.pop(index)] = image
-                if not positions:
-                    return frames
-        raise self._make_too_short_error(self.num_decoded_frames, max(indices))
+        return collect_frames(self.name, indices, self._count_decoded(images), buffer)
 
-    def _make_too_short_error(self, num_frames: int, index: int) -> BrokenVideo:
-        return BrokenVideo(
-            self.name, f"ends early: {num_frames} frames decode and frame {index} (from 0) was requested"
-        )
+    def _count_decoded(self, images: Iterable[NumberedImage]) -> Iterator[NumberedImage]:
+        self.num_decoded_frames = 0
+        for each in images:
+            self.num_decoded_frames += 1
+            yield each
 
     def iter_timed_frames(self, *, default_frame_rate: float | None = None) -> Iterator[TimedFrame]:
         """Yield every frame in presentation order, with the time at which it is shown.
@@ -212,13 +224,13 @@ class VideoReader:
                 yield TimedFrame(n * duration, duration, partial(read_image, image))
             return
         start, latest = None, -duration
-        for frame, to_image in _to_images((frame, frame) for frame in self._stream.decode_all()):
+        for frame, to_image in to_images((frame, frame) for frame in self._stream.decode_all()):
             following = latest + duration
             if start is None and frame.time is not None:
                 start = frame.time - following
             time = following if frame.time is None or start is None else frame.time - start
             latest = time if time > latest else following
-            convert = partial(_copy_image, to_image)
+            convert = partial(copy_image, to_image)
             yield TimedFrame(latest, duration, convert().copy if self._stream.must_release_frames else convert)
 
     def read_pixel_aspect_ratio(self) -> float:
@@ -237,22 +249,9 @@ class VideoReader:
         return 1 / ratio if round(first.rotation / 90) % 2 else ratio
 
 
-def _to_images(keyed_frames: Iterable[tuple[Any, av.VideoFrame]]) -> Iterator[tuple[Any, Callable[[], ImageArray]]]:
-    reformatter = VideoReformatter()  # one per stream, as it keeps the conversion's tables
-    return ((key, partial(_convert_frame, reformatter, frame)) for key, frame in keyed_frames)
-
-
-def _copy_image(to_image: Callable[[], ImageArray]) -> ImageArray:
-    return to_image().copy()
-
-
-def _convert_frame(reformatter: VideoReformatter, frame: av.VideoFrame) -> ImageArray:
-    """Return the upright RGB image, which is valid until the next one is converted."""
-    rgb = reformatter.reformat(frame, format="rgb24", threads=1)
-    plane = rgb.planes[0]
-    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-    image = rows[: rgb.height, : 3 * rgb.width].reshape(rgb.height, rgb.width, 3)
-    return np.rot90(image, round(frame.rotation / 90))  # both count counter-clockwise
+def _report_progress(image: NumberedImage) -> NumberedImage:
+    send_heartbeat()  # all frames may take longer than a worker has for some
+    return image
 
 
 def read_frames(source: VideoSource, indices: Sequence[int]) -> Frames:

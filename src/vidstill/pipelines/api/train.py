@@ -63,6 +63,7 @@ def pretrain(
     keep_every: int | None = None,
     resume_from: int | None = None,
     resume_with: Mapping[str, Any] = {},
+    cache: Literal["auto", "off"] = "auto",
 ) -> Path:
     """Pre-train an encoder, by masking or distillation; the same call again resumes the run.
 
@@ -83,6 +84,7 @@ def pretrain(
         resume_from: Step of a checkpoint of this run to go on from; None: the newest one.
         resume_with: Settings with which the run goes on, by their dotted names: `{"optim.base_lr": 1e-4}`; recorded, so
             that the call without them goes on with them too.
+        cache: "auto": videos that fit a quarter of the free memory are decoded once and held there; "off": none.
 
     Returns:
         The run directory, which the other functions take as `init` or as a model.
@@ -103,6 +105,7 @@ def pretrain(
         keep_every=keep_every,
         resume_from=resume_from,
         resume_with=_format_settings(resume_with),
+        cache=cache,
     )
     return run_pretraining(resolved, run_config, init=optional_text(init), changes=typed)
 
@@ -127,6 +130,7 @@ def finetune(
     keep_every: int | None = None,
     resume_from: int | None = None,
     resume_with: Mapping[str, Any] = {},
+    cache: Literal["auto", "off"] = "auto",
 ) -> TrainedModel:
     """Fine-tune a classifier, from `init` or from scratch, and test it; the same call again resumes the run.
 
@@ -151,6 +155,7 @@ def finetune(
         resume_from: Step of a checkpoint of this run to go on from; None: the newest one.
         resume_with: Settings with which the run goes on, by their dotted names: `{"optim.base_lr": 1e-4}`; recorded, so
             that the call without them goes on with them too.
+        cache: "auto": videos that fit a quarter of the free memory are decoded once and held there; "off": none.
 
     Returns:
         The run directory and the numbers of its test.
@@ -173,6 +178,7 @@ def finetune(
         keep_every=keep_every,
         resume_from=resume_from,
         resume_with=_format_settings(resume_with),
+        cache=cache,
     )
     start, notes = optional_text(init), list[str]()
     if recipe == "auto":
@@ -208,6 +214,7 @@ def train_detector(
     keep_every: int | None = None,
     resume_from: int | None = None,
     resume_with: Mapping[str, Any] = {},
+    cache: Literal["auto", "off"] = "auto",
 ) -> TrainedModel:
     """Train a detector of actions and test it; the same call again resumes the run.
 
@@ -232,6 +239,7 @@ def train_detector(
         resume_from: Step of a checkpoint of this run to go on from; None: the newest one.
         resume_with: Settings with which the run goes on, by their dotted names: `{"optim.base_lr": 1e-4}`; recorded, so
             that the call without them goes on with them too.
+        cache: Of no effect here: key frames are decoded in every epoch.
 
     Returns:
         The run directory and the numbers of its test.
@@ -256,6 +264,7 @@ def train_detector(
         keep_every=keep_every,
         resume_from=resume_from,
         resume_with=_format_settings(resume_with),
+        cache=cache,
     )
     return _read_test(run_detector_training(resolved, run_config, init=optional_text(init), changes=typed))
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vidstill.data.ava.samples import KeyframeViewDataset
+from vidstill.data.datasets.frame_cache import FrameCache
 from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
 from vidstill.data.loader.loader import iter_view_batches
 from vidstill.data.manifest.manifest import Manifest
@@ -100,6 +101,7 @@ def score_classifier(
     runtime: Runtime,
     *,
     multi_label: bool = False,
+    cache: FrameCache | None = None,
     show_progress: bool = True,
 ) -> SingleLabelResult | MultiLabelResult:
     """Score all views of each video and merge them; each process scores its share, and has the result of all.
@@ -109,6 +111,7 @@ def score_classifier(
         classes: The model's class names.
         workers: Decoding processes and views per device.
         multi_label: Videos may have several labels.
+        cache: Where decoded videos are held.
 
     Raises:
         InputError: No video can be scored.
@@ -121,7 +124,7 @@ def score_classifier(
     with show_progress_bar("testing", visible=show_progress and runtime.is_main) as progress:
         records, broken = run_dataset(
             lambda clip: {"logits": model(clip)},
-            ViewClips(manifest, views),
+            ViewClips(manifest, views, cache=cache),
             runtime,
             workers,
             merge=merge,

@@ -106,7 +106,9 @@ def train_lars_probe(source: str, run_config: ProbeRunConfig, config: LarsProbeC
     global_pool = run_config.pool == "mean" or (run_config.pool is None and _has_fc_norm(encoder))
     recipe = _build_recipe(encoder, run_config, config, len(data.train.rows), seed)
     recipe = replace(recipe, global_pool=global_pool)
-    training = TrainingSession("probe", recipe, TrainClips(data.train, recipe.clips, seed=seed), base_config, runtime)
+    cache, cache_note = base_config.open_cache(data.train)
+    clips = TrainClips(data.train, recipe.clips, seed=seed, cache=cache)
+    training = TrainingSession("probe", recipe, clips, base_config, runtime)
     if training.plan.videos_per_microbatch < 2:
         raise InputError("a probe's batch norm needs two clips at once or more; raise --device-batch")
     num_classes = len(data.classes)
@@ -126,7 +128,7 @@ def train_lars_probe(source: str, run_config: ProbeRunConfig, config: LarsProbeC
     sources = {"encoder": WeightsSource(source, read_checkpoint(source))}
     metadata = {"kind": "probe", "classes": list(data.classes), "global_pool": global_pool}
     with training.lock():
-        training.run(ProbeTask(model), head, metadata, sources=sources, test_set=data.test)
+        training.run(ProbeTask(model), head, metadata, sources=sources, test_set=data.test, notes=[cache_note])
         trained = read_checkpoint(config.out).tensors  # the batch norm's statistics differ between processes
         load_state_dict_strict(head, trained, str(config.out))
         result = score_classifier(model, data.test, data.classes, recipe.views, run_config, runtime)

@@ -63,7 +63,10 @@ def run_finetuning(
         encoder = merge_encoder_config(start, recipe.encoder)
         check_changes(changes, "encoder", recipe.encoder, encoder, start.source)
         recipe = replace(recipe, encoder=encoder)
-    clips = TrainClips(train, recipe.clips, seed=recipe.seed)
+    cache, cache_note = run_config.open_cache(train)
+    clips = TrainClips(train, recipe.clips, seed=recipe.seed, cache=cache)  # it keeps the cache from being dropped
+    validation_cache, validation_note = run_config.open_cache(splits.validation)
+    test_cache = validation_cache if splits.validation is test else None
     group_clips = recipe.mixup.group_clips if recipe.mixup else 1
     session = TrainingSession(
         "finetune", recipe, clips, run_config, runtime, group_clips, "--mixup.group-clips", changes
@@ -82,9 +85,10 @@ def run_finetuning(
 
     config = recipe.build_classifier_config(len(train.classes), multi_label=train.multi_label)
     session.dry_run(lambda: build_task(config.build()))
-    check_decodes(ViewClips(test, recipe.views), f"{test.noun}s", run_config)
+    check_decodes(ViewClips(test, recipe.views, cache=test_cache), f"{test.noun}s", run_config)
     if splits.validation is not test:
-        check_decodes(ViewClips(splits.validation, recipe.views), f"{splits.validation.noun}s", run_config)
+        clips_to_validate = ViewClips(splits.validation, recipe.views, cache=validation_cache)
+        check_decodes(clips_to_validate, f"{splits.validation.noun}s", run_config)
     torch.manual_seed(recipe.seed)
     model = config.build()
     if start is not None:
@@ -95,7 +99,8 @@ def run_finetuning(
     batches = replace(run_config, device_batch=session.plan.clips_per_microbatch)
 
     def score_epoch(epoch: int) -> dict[str, float]:
-        metrics = score(splits.validation, views=one_view, workers=batches, show_progress=False).metrics
+        scored = score(splits.validation, views=one_view, workers=batches, cache=validation_cache, show_progress=False)
+        metrics = scored.metrics
         return {name: value for name, value in metrics.items() if name != "top5" or len(train.classes) > 5}
 
     validation = Validation(
@@ -118,10 +123,10 @@ def run_finetuning(
     }
 
     def evaluate() -> tuple[Any, Any]:
-        result, averaged = score(test, views=recipe.views, workers=run_config), None
+        result, averaged = score(test, views=recipe.views, workers=run_config, cache=test_cache), None
         if recipe.ema_decay is not None:
             ema_selection = load_average(run_config.out, model, runtime)
-            averaged = score(test, views=recipe.views, workers=run_config).to_dict()
+            averaged = score(test, views=recipe.views, workers=run_config, cache=test_cache).to_dict()
             averaged |= {"model_selection": ema_selection} if ema_selection else {}
         return result, averaged
 
@@ -135,7 +140,7 @@ def run_finetuning(
             validation_set=splits.validation,
             validation=validation,
             settings={"val_share": run_config.val_share},
-            notes=notes,
+            notes=[*notes, cache_note, validation_note and f"validation {validation_note}"],
         )
         session.test_once(evaluate, lambda results: write_classification_result(run_config.out, *results, selection))
     return run_config.out

@@ -64,7 +64,8 @@ def run_pretraining(
     recipe = replace(recipe, method=replace_teacher_configs(recipe.method, configs))
     if start is not None:
         _check_init_encoder(start, recipe.method.encoder)
-    clips = TrainClips(manifest, recipe.clips, seed=recipe.seed)
+    cache, cache_note = run_config.open_cache(manifest)
+    clips = TrainClips(manifest, recipe.clips, seed=recipe.seed, cache=cache)
     group_clips = getattr(recipe.method, "group_clips", 1)
     session = TrainingSession(
         "pretrain", recipe, clips, run_config, runtime, group_clips, "--method.output.relation-clips", changes
@@ -86,7 +87,7 @@ def run_pretraining(
     sources = {"init": WeightsSource(init, start)} if init and start else {}
     for name, (config, checkpoint, external) in teachers.items():
         sources[_name_role(name)] = WeightsSource(config.checkpoint, checkpoint, external)
-    session.run(method, method, metadata, sources=sources)
+    session.run(method, method, metadata, sources=sources, notes=[cache_note])
     return run_config.out
 
 
