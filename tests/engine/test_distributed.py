@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from vidstill.engine.distributed import Runtime
+from vidstill.utils.rng import derive_sample_seed
 from vidstill.utils.types import InputError
 
 on_cpu = pytest.mark.skipif(torch.accelerator.is_available(), reason="asks what a machine without a GPU does")
@@ -40,6 +41,15 @@ def test_microbatch_has_the_same_noise_on_every_process():
     assert draw_noise(rank=0, world=2, micro=0) != draw_noise(rank=1, world=2, micro=0)
 
 
+def test_noise_is_that_of_torch_manual_seed(monkeypatch):
+    torch.manual_seed(derive_sample_seed(5, 7, 0))
+    expected = torch.rand(9)
+    monkeypatch.setattr(torch, "manual_seed", pytest.fail)  # it takes longer than a small model's step
+    runtime = Runtime("fp32")
+    runtime.seed_microbatch(seed=5, step=7, microbatch=0)
+    assert torch.equal(torch.rand(9), expected)
+
+
 @pytest.mark.parametrize("max_norm", [None, 0.5, 1e9])
 def test_gradients_are_clipped_to_the_maximum_norm_and_the_norm_before_is_returned(max_norm):
     runtime = Runtime("fp32")
@@ -48,7 +58,7 @@ def test_gradients_are_clipped_to_the_maximum_norm_and_the_norm_before_is_return
     runtime.backward(7 * model(torch.ones(4, 3, device=runtime.device)).pow(2).sum(), 1)
     before = [p.grad.clone() for p in model.parameters()]
     expected = torch.cat([grad.flatten() for grad in before]).norm()
-    torch.testing.assert_close(runtime.clip_grad_norm(model, optimizer, max_norm), expected)
+    torch.testing.assert_close(runtime.clip_grad_norm(list(model.parameters()), optimizer, max_norm), expected)
     scale = min(1.0, (max_norm or 1e9) / expected.item())
     for grad, parameter in zip(before, model.parameters(), strict=True):
         torch.testing.assert_close(parameter.grad, grad * scale)

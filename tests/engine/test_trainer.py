@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import engine_toy
 import pytest
@@ -49,6 +50,16 @@ def test_two_processes_are_one_process_that_accumulates_twice(tmp_path):
     weights = load_weights(tmp_path / "two")
     for name, tensor in one.task.state_dict().items():
         torch.testing.assert_close(weights[name], tensor, rtol=0, atol=1e-5)
+
+
+def test_parameters_are_listed_once_a_run_and_not_in_each_step(tmp_path):
+    counts = []
+    for epochs in (2, 4):
+        task = Toy()
+        task.named_modules = Mock(wraps=task.named_modules)
+        train(tmp_path / str(epochs), plan=toy_plan(epochs=epochs), task=task, save_steps=None)
+        counts.append(task.named_modules.call_count)
+    assert counts[0] == counts[1] > 0
 
 
 def test_accumulation_changes_no_loss(tmp_path):

@@ -114,7 +114,7 @@ def take_step(
     for group in optimizer.param_groups:
         group["lr"] = rate * group["lr_scale"]
     runtime.backward(loss, 1)
-    norm = runtime.clip_grad_norm(module, optimizer, longest)
+    norm = runtime.clip_grad_norm(list(module.parameters()), optimizer, longest)
     runtime.step_optimizer(optimizer, accept=True)
     return norm.item()
 

@@ -83,6 +83,7 @@ class Trainer:
         self.model = runtime.prepare(task)
         self.model.train()
         self.optimizer, self.ema = optim.build(task), WeightAverage(task, ema_decay)
+        self.parameters = [p for p in task.parameters() if p.requires_grad]  # to list them takes long in small models
         self.start_step = 0  # steps that were completed before this process started
         writer = StateWriter(self.state_dir, keep=keep_states, keep_every=keep_every) if runtime.is_main else None
         self.saver = StateSaver(writer, save_seconds, save_steps, keep_every, advice)
@@ -182,7 +183,7 @@ class Trainer:
                 runtime.backward(output.loss, plan.accumulation_steps)
             names = list(output.parts)
             losses.append(torch.stack([v.detach().float() for v in (output.loss, *output.parts.values())]))
-        norm = runtime.clip_grad_norm(self.task, self.optimizer, self.optim.max_grad_norm)
+        norm = runtime.clip_grad_norm(self.parameters, self.optimizer, self.optim.max_grad_norm)
         has_signal = norm.new_tensor(self.signals.signal_number is not None)
         numbers = torch.cat([torch.stack(losses).mean(0), torch.stack([norm.float(), has_signal])])
         loss, *parts, grad_norm, stop = runtime.all_reduce_mean(numbers).tolist()
