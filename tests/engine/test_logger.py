@@ -4,7 +4,9 @@ import hashlib
 import io
 import json
 import re
+import time
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 from engine_toy import toy_plan
@@ -12,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from vidstill.engine.logger import StepRecord, TrainingLogger, restore_log
 
@@ -124,6 +127,35 @@ def test_resumed_run_logs_no_step_twice(tmp_path):
     curves = EventAccumulator(str(tmp_path)).Reload()
     assert {"loss", "parts/pixels", "lr", "grad_norm", "clips_per_second"} <= set(curves.Tags()["scalars"])
     assert [(e.step, e.value) for e in curves.Scalars("loss")] == [(n, 6 if n <= 4 else 9) for n in range(1, 10)]
+
+
+def test_step_costs_one_event_and_one_write_of_the_log(tmp_path):
+    with build_logger(tmp_path)[0] as logger:
+        logger.log_file = Mock(wraps=logger.log_file)
+        for step in range(1, 6):
+            logger.log_step(build_record(step))
+            assert read_lines(tmp_path)[-1]["step"] == step  # it is there for those who follow the log
+    assert logger.log_file.write.call_count == logger.log_file.flush.call_count == 5
+    path = next(tmp_path.glob("events.out.tfevents.*"))
+    tags = [[value.tag for value in event.summary.value] for event in EventFileLoader(str(path)).Load()][1:]
+    assert tags == 5 * [["loss", "parts/pixels", "lr", "grad_norm", "clips_per_second"]]
+
+
+def test_numbers_that_are_not_finite_are_in_no_curve(tmp_path):
+    with build_logger(tmp_path)[0] as logger:
+        logger.log_step(build_record(1, loss=float("nan"), parts={"pixels": float("inf")}))
+    assert set(EventAccumulator(str(tmp_path)).Reload().Tags()["scalars"]) == {"lr", "grad_norm", "clips_per_second"}
+
+
+def test_bar_changes_a_few_times_a_second_and_at_the_last_step(tmp_path):
+    logger, output = build_logger(tmp_path, is_terminal=True)
+    start = time.monotonic()
+    with logger:
+        logger.progress_bar.update = Mock(wraps=logger.progress_bar.update)
+        for step in range(1, 21):
+            logger.log_step(build_record(step))
+        assert logger.progress_bar.update.call_count <= 3 + 4 * (time.monotonic() - start)
+    assert "20/20" in output.getvalue()
 
 
 def test_only_the_main_process_writes(tmp_path):

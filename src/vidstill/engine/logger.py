@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from vidstill.utils.terminal import TerminalConsole, TerminalProgress
 
 _DAMAGED_LOG_FILE = "log.damaged.jsonl"
 _PRINT_INTERVAL = 10.0  # seconds between two lines without a terminal
+_REFRESH_INTERVAL = 0.25  # seconds between two changes of the progress bar
 _SMOOTHING = 0.05  # weight of the newest step in the displayed averages
 _MIN_BAR_WIDTH = 10  # cells of a terminal
 
@@ -72,6 +73,7 @@ class TrainingLogger:
     ):
         self.plan, self.start_step, self.is_main, self.title, self.noun = plan, start_step, is_main, title, noun
         self.console = console or TerminalConsole("stderr")
+        self.is_terminal = self.console.is_terminal  # asking costs a system call
         self.last_validation_time = -math.inf  # of a printed line
         self.validation = self.best = ""  # the newest score and the best one
         self.step_seconds = self.data_seconds = 0.0  # of a step, exponential averages
@@ -85,20 +87,21 @@ class TrainingLogger:
         self.log_file = path.open("ab")
         from torch.utils.tensorboard import SummaryWriter  # it imports tensorboard, which takes a second
 
-        self.summary_writer = SummaryWriter(str(run_dir), purge_step=start_step + 1 if start_step else None)
+        self.summary_writer: Any = SummaryWriter(str(run_dir), purge_step=start_step + 1 if start_step else None)
         self.progress_bar = TerminalProgress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),  # the cells that the texts leave
             TextColumn("{task.fields[texts]}", markup=False),
             console=self.console,
-            disable=not self.console.is_terminal,
+            disable=not self.is_terminal,
             expand=True,
+            refresh_per_second=1 / _REFRESH_INTERVAL,
         )
         texts = f"{start_step}/{plan.total_steps}"
         self.progress_task = self.progress_bar.add_task(
             title, total=plan.total_steps, completed=start_step, texts=texts
         )
-        self.last_print_time = time.monotonic() - _PRINT_INTERVAL  # the first step is printed at once
+        self.last_display_time = -math.inf  # the first step is shown at once
         if warning:
             self.print_message(warning)
 
@@ -133,12 +136,10 @@ class TrainingLogger:
         """
         if not self.is_main:
             return
-        self._write_line(asdict(record))
+        self._write_line(vars(record))
         curves = {"loss": record.loss, **{f"parts/{name}": value for name, value in record.parts.items()}}
         curves |= {"lr": record.lr, "grad_norm": record.grad_norm, "clips_per_second": record.clips_per_second}
-        for name, value in curves.items():
-            if math.isfinite(value):
-                self.summary_writer.add_scalar(name, value, record.step)
+        self._add_to_curves(curves, record.step)
         self._update_progress(record)
 
     def log_validation(
@@ -155,8 +156,7 @@ class TrainingLogger:
         if not self.is_main:
             return
         self._write_line({"step": step, "epoch": step / self.plan.steps_per_epoch, "validation": dict(scores)})
-        for name, value in scores.items():
-            self.summary_writer.add_scalar(f"validation/{name}", value, step)
+        self._add_to_curves({f"validation/{name}": value for name, value in scores.items()}, step)
         best_text = f" (best {best[1]:.1f}, epoch {best[0]})" if best else ""
         if metric:
             self.validation = f"val {shorten_metric(metric)} {scores[metric]:.1f}"
@@ -166,6 +166,13 @@ class TrainingLogger:
         self.last_validation_time = time.monotonic()
         texts = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
         self.print_message(f"epoch {step // self.plan.steps_per_epoch}: validation {texts}{best_text}")
+
+    def _add_to_curves(self, values: Mapping[str, float], step: int) -> None:
+        """Write a step's finite numbers for TensorBoard, all in one event."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        points = [Summary.Value(tag=name, simple_value=x) for name, x in values.items() if math.isfinite(x)]
+        self.summary_writer.file_writer.add_summary(Summary(value=points), step)
 
     def _write_line(self, record: dict[str, Any]) -> None:
         line = json.dumps(_to_json_value(record), allow_nan=False).encode() + b"\n"
@@ -179,6 +186,10 @@ class TrainingLogger:
         weight = 1.0 if is_first else _SMOOTHING
         self.step_seconds += weight * (record.step_seconds - self.step_seconds)
         self.data_seconds += weight * (record.data_seconds - self.data_seconds)
+        now, interval = time.monotonic(), _REFRESH_INTERVAL if self.is_terminal else _PRINT_INTERVAL
+        if now - self.last_display_time < interval and record.step < self.plan.total_steps:
+            return
+        self.last_display_time = now
         seconds_left = round((self.plan.total_steps - record.step) * self.step_seconds)
         rate = self.plan.clips_per_step / self.step_seconds
         by_importance = [
@@ -190,11 +201,10 @@ class TrainingLogger:
             self.best,
             f"data wait {100 * self.data_seconds / self.step_seconds:.0f} %",
         ]
-        texts = _join_texts(by_importance, self.console.width - len(self.title) - _MIN_BAR_WIDTH - 2)
-        self.progress_bar.update(self.progress_task, completed=record.step, texts=texts)
-        is_due = time.monotonic() - self.last_print_time >= _PRINT_INTERVAL or record.step == self.plan.total_steps
-        if is_due and not self.console.is_terminal:
-            self.last_print_time = time.monotonic()
+        if self.is_terminal:
+            texts = _join_texts(by_importance, self.console.width - len(self.title) - _MIN_BAR_WIDTH - 2)
+            self.progress_bar.update(self.progress_task, completed=record.step, texts=texts)
+        else:
             self.print_message(f"step {_join_texts(by_importance)}")
 
 
