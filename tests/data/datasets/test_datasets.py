@@ -1,6 +1,7 @@
 """Samples of videos whose frames show their number: which frames, which crop, which seed."""
 
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -55,6 +56,16 @@ def test_a_sample_follows_from_seed_epoch_and_index(listing, seed, epoch, index)
     for value, again in zip(one, train_sample(used, epoch, index), strict=True):
         assert torch.equal(value, again)
     assert one.seed.tolist() == [derive_sample_seed(seed, epoch, index, copy) for copy in range(2)]
+
+
+@pytest.mark.parametrize(("config", "count"), [(WHOLE, 2), (replace(WHOLE, flip_probability=0.5), 3), (BUSY, 7)])
+def test_sample_seeds_a_generator_for_its_frames_and_each_random_transform_of_a_copy(
+    monkeypatch, listing, config, count
+):
+    seed_generator = Mock(wraps=np.random.default_rng)
+    monkeypatch.setattr(np.random, "default_rng", seed_generator)
+    TrainClips(listing, config, seed=0).load_arrays(0, LONG, 0, LONG)
+    assert seed_generator.call_count == count
 
 
 def test_other_epochs_and_other_runs_show_other_frames(listing):

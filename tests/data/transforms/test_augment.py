@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
@@ -181,6 +183,15 @@ def test_resizing_is_pils_or_mixes_the_four_nearest_pixels(size):
     down = np.apply_along_axis(lambda column: np.interp(rows, np.arange(48), column), 0, frames[0].astype(float))
     both = np.apply_along_axis(lambda row: np.interp(columns, np.arange(60), row), 1, down)
     assert np.abs(real[0] - both).max() <= 1e-2
+
+
+@given(seeds, st.integers(1, 9), *[st.integers(2, 40)] * 2)
+def test_bytes_are_the_floats_of_torch_with_halves_rounded_to_even(seed, num_frames, rows, cols):
+    frames = np.random.default_rng(seed).integers(0, 256, (num_frames, 48, 60, 3), np.uint8)[:, 3:43, 7:47]
+    clip = torch.from_numpy(frames.copy()).permute(0, 3, 1, 2).float()
+    floats = F.interpolate(clip, (rows, cols), mode="bilinear").permute(0, 2, 3, 1)
+    assert np.array_equal(resize_frames(frames, (rows, cols), "bilinear"), floats.round().numpy())
+    assert np.array_equal(resize_frames(frames.astype(np.float32), (rows, cols), "bilinear"), floats.numpy())
 
 
 def test_an_evaluation_crop_of_a_wide_video_is_left_centre_and_right():

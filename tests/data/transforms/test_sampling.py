@@ -42,6 +42,16 @@ def test_drawn_frames_ascend_and_lie_in_the_video_and_a_seed_repeats_them(sampli
     assert ascending_and_in_range(frames, total)
 
 
+@given(st.builds(SegmentSampling, num_frames=counts), lengths, seeds)
+def test_frame_is_drawn_from_each_segment_in_turn_and_of_one_frame_nothing_is_drawn(sampling, total, seed):
+    rng, other = np.random.default_rng(seed), np.random.default_rng(seed)
+    expected = [int(other.integers(segment.start, segment.stop)) for segment in sampling.list_segments(total)]
+    assert sampling.draw_indices(total, rng) == expected
+    assert rng.bit_generator.state == other.bit_generator.state
+    if total == sampling.num_frames:
+        assert rng.bit_generator.state == np.random.default_rng(seed).bit_generator.state
+
+
 @given(samplings, lengths, st.integers(1, 12))
 def test_every_view_has_all_its_frames_ascending_and_in_the_video(sampling, total, views):
     frames_of_views = sampling.list_view_indices(total, views)

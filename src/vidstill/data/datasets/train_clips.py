@@ -58,7 +58,7 @@ class ClipsConfig:
 
     def augment_crop(self, frames: Frames, seed: int) -> Frames:
         """Flip a cropped clip or not, and apply RandAugment where that comes after the crop, by the sample's seed."""
-        if numpy_rng(seed, "flip").random() < self.flip_probability:
+        if self.flip_probability and numpy_rng(seed, "flip").random() < self.flip_probability:
             frames = flip_horizontal(frames)
         if self.randaugment is not None and self.randaugment_stage == "crop":
             frames = self.randaugment.apply(frames, numpy_rng(seed, "randaugment"))

@@ -236,20 +236,22 @@ def _collate_samples(
 ) -> Generator[tuple[Tensor, ...]]:
     """Yield batches in host memory, page-locked for a GPU; one is empty if all its videos are broken."""
     for first in samples:
-        columns: list[Tensor] = []
+        columns: list[tuple[Tensor, np.ndarray]] = []
         num_samples = 0
         for arrays in chain([first], islice(samples, batch_size - 1)):
             if arrays is not None:
                 columns = columns or [_allocate_column(array, batch_size, device) for array in arrays]
-                for column, array in zip(columns, arrays, strict=True):
-                    column.numpy()[num_samples * len(array) : (num_samples + 1) * len(array)] = array
+                for (_, rows), array in zip(columns, arrays, strict=True):
+                    rows[num_samples * len(array) : (num_samples + 1) * len(array)] = array
                 num_samples += 1
-        yield tuple(column[: len(column) // batch_size * num_samples] for column in columns)
+        yield tuple(column[: len(column) // batch_size * num_samples] for column, _ in columns)
 
 
-def _allocate_column(array: np.ndarray, batch_size: int, device: torch.device) -> Tensor:
-    dtype = torch.from_numpy(np.empty(0, array.dtype)).dtype
-    return torch.empty((batch_size * len(array), *array.shape[1:]), dtype=dtype, pin_memory=device.type == "cuda")
+def _allocate_column(array: np.ndarray, batch_size: int, device: torch.device) -> tuple[Tensor, np.ndarray]:
+    """Return the memory of a batch's column, as torch and as NumPy see it."""
+    dtype, shape = torch.from_numpy(np.empty(0, array.dtype)).dtype, (batch_size * len(array), *array.shape[1:])
+    column = torch.empty(shape, dtype=dtype, pin_memory=device.type == "cuda")
+    return column, column.numpy()
 
 
 def _prefetch(

@@ -153,16 +153,15 @@ def resize_frames(
             columns); "bilinear" is torch's and OpenCV's.
         antialias: Whether bilinear interpolation is PIL's too.
     """
-    frames = np.ascontiguousarray(frames)
     if frames.shape[1:3] == size:
-        return frames
-    clip = rearrange(torch.from_numpy(frames), "t h w c -> t c h w")
-    if antialias or interpolation == "bicubic":  # PIL's arithmetic on bytes, six times as fast as PIL
-        resized = F.interpolate(clip, size, mode=interpolation, antialias=True)
-    else:
-        resized = F.interpolate(clip.float(), size, mode=interpolation)
-        resized = resized.round_().to(torch.uint8) if clip.dtype == torch.uint8 else resized
-    return rearrange(resized, "t c h w -> t h w c").contiguous().numpy()
+        return np.ascontiguousarray(frames)
+    antialias = antialias or interpolation == "bicubic"  # PIL's arithmetic on bytes, six times as fast as PIL
+    pixels = np.ascontiguousarray(frames, None if antialias else np.float32)
+    clip = rearrange(torch.from_numpy(pixels), "t h w c -> t c h w")
+    resized = F.interpolate(clip, size, mode=interpolation, antialias=antialias)
+    pixels = rearrange(resized, "t c h w -> t h w c").contiguous().numpy()
+    # NumPy converts to bytes seven times as fast as torch, and rounds halves to even as well
+    return np.rint(pixels, out=pixels).astype(np.uint8) if frames.dtype == np.uint8 and not antialias else pixels
 
 
 CropRule = Literal["videomae", "stmae"]

@@ -208,7 +208,8 @@ class TimedSampling:
 
 
 def _draw_from_range(values: range, rng: np.random.Generator) -> int:
-    return int(rng.integers(values.start, values.stop))
+    """Draw one of the values; where there is only one, NumPy draws nothing, and is not asked."""
+    return values.start if len(values) == 1 else int(rng.integers(values.start, values.stop))
 
 
 def _linspace_float32(first: float, last: float, count: int) -> np.ndarray:
