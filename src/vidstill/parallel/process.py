@@ -144,10 +144,10 @@ def _run_worker(
     _heartbeat = heartbeat
     try:
         while os.getppid() == parent_pid:
-            ticket, slot, item = inbox.recv()
+            ticket, slot, item = pickle.loads(inbox.recv_bytes())
             heartbeat[_TICKET_INDEX] = ticket
             send_heartbeat()
-            outbox.send((ticket, *_pack_result(fn, item, slots[slot])))
+            outbox.send_bytes(pickle.dumps((ticket, *_pack_result(fn, item, slots[slot]))))
             heartbeat[_TICKET_INDEX] = -1
     except (EOFError, OSError):
         pass  # the parent is gone
