@@ -4,10 +4,10 @@
 
 It prints a table. `overhead` is the median step of the loop (seeds, clipping, log, curves, saver) less the median of
 forward, backward and optimizer alone, which is taken in turns with it, on one batch in memory: first of a task of one
-linear layer, then of the student. `loader` is what a clip takes whose frames are in memory: draws, crop, worker, pipe,
-batch. Both are processor time of all threads and processes, which depends little on how busy the machine is. `stage` is
-the rate of the loop on clips of files in the second epoch, with one worker, by the clock, and `model` that of the
-student on one batch in memory just after it.
+linear layer, then of the student. `loader` is what a clip takes whose frames are in the cache: draws, crop, worker,
+pipe, batch. Both are processor time of all threads and processes, which depends little on how busy the machine is.
+`stage` is the rate of the loop in the second epoch, with one worker, by the clock, and `model` that of the student on
+one batch in memory just before.
 """
 
 import argparse
@@ -18,15 +18,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vidstill.bench.report import describe_machine, format_markdown_table
+from vidstill.data.datasets.open_cache import open_frame_cache
 from vidstill.data.datasets.train_clips import TrainClips
 from vidstill.data.loader.loader import iter_train_batches
 from vidstill.data.manifest.open import open_manifest
@@ -48,15 +47,6 @@ class Trivial(nn.Module):
     def forward(self, clip: Tensor, label: Tensor, seed: Tensor) -> Output:
         loss = self.layer(clip[:, 0, 0, 0, :8]).square().mean()
         return Output(loss, {"pixels": loss})
-
-
-class ClipsInMemory(TrainClips):
-    """Training clips whose frames are decoded already."""
-
-    def read_clips(self, index: int, choose_indices: Callable[..., list[list[int]]]) -> Any:
-        clip_indices = choose_indices(self.config.sampling, synthetic_clips.frames)
-        frames = np.full((synthetic_clips.frames, *self.config.size, 3), index % 256, np.uint8)
-        return np.split(frames[list(chain(*clip_indices))], len(clip_indices)), np.array(-1)
 
 
 def plan_epochs(num_videos: int, batch: int, epochs: int) -> TrainingPlan:
@@ -148,13 +138,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = make_dataset(Path(folder), replace(synthetic_clips, train=0, val=0, unlabelled=args.clips))
         manifest = open_manifest(out / "unlabelled.txt", split="train")
+        cache, _ = open_frame_cache(manifest, workers=1)
+        clips = TrainClips(manifest, videomae.clips, seed=0, cache=cache)
         for batch in args.batches:
             shape = batch, 3, videomae.clips.sampling.num_frames, *videomae.clips.size
             clip = torch.rand(shape)
             loop, alone = measure_steps(Trivial, clip, args.steps)
             student_loop, student_alone = measure_steps(videomae.method.build, clip, args.steps // 4)
-            stage = measure_stage(TrainClips(manifest, videomae.clips, seed=0), batch)
-            loader = measure_loader(ClipsInMemory(manifest, videomae.clips, seed=0), batch)
+            stage, loader = measure_stage(clips, batch), measure_loader(clips, batch)
             overheads = 1e3 * (loop - alone), 1e3 * (student_loop - student_alone)
             rows.append([str(batch), *(f"{ms:.2f}" for ms in overheads), f"{batch / student_alone:.0f}"])
             rows[-1] += [f"{stage:.0f}", f"{stage * student_alone / batch:.2f}", f"{1e3 * loader:.3f}"]
