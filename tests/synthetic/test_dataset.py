@@ -10,7 +10,7 @@ import pytest
 from vidstill.cli.main import main
 from vidstill.synthetic import boxes, dataset
 from vidstill.synthetic.boxes import SyntheticBoxesConfig
-from vidstill.synthetic.dataset import SyntheticClipsConfig, SyntheticConfig, make_dataset
+from vidstill.synthetic.dataset import DRAWING_VERSION, SyntheticClipsConfig, SyntheticConfig, make_dataset
 from vidstill.utils.types import InputError
 
 CLIPS = SyntheticClipsConfig(train=5, val=3, unlabelled=4, frames=4, size=(16, 24), fps=10)
@@ -153,7 +153,7 @@ def test_the_directory_states_its_config(datasets):
     stored = json.loads((datasets[CLIPS] / "synthetic.json").read_text())
     fields = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
     assert fields.pop("kind") == "SyntheticClipsConfig"
-    assert fields.pop("drawing") == 1
+    assert fields.pop("drawing") == DRAWING_VERSION
     assert SyntheticClipsConfig(**fields) == CLIPS
 
 

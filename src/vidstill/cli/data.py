@@ -89,7 +89,8 @@ def data_inspect_command(
     """Print how a data set is read, what it contains, and its problems; draw a contact sheet of it.
 
     Args:
-        data: Directory of videos or of class directories, list, packed shards, or an official data set; path or URL.
+        data: Directory of videos or of class directories, list, packed shards, or an official data set; path or URL;
+            or drawn clips: made:train=600,val=300.
         max_files: Videos to open, where the list does not state their sizes.
         contact_sheet: PNG to write: a strip of frames for each of up to 24 classes, or videos without classes.
     """

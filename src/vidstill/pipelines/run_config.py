@@ -39,7 +39,9 @@ class Workers:
 class BaseRunConfig(Workers):
     """What every training needs beside its recipe."""
 
-    data: str | Path  # directory of videos or of class directories, list, or packed shards; a path or URL
+    # directory of videos or of class directories, list, or packed shards, a path or URL; or clips that are drawn in
+    # memory: made:train=600,val=300,size=32x32
+    data: str | Path
     out: Path  # run directory; the same command again resumes the run in it
     save_seconds: float = 600.0  # seconds between two checkpoints
     keep_states: int = 2  # checkpoints that remain in the run directory, the newest ones

@@ -26,7 +26,9 @@ from vidstill.utils.types import InputError, check_range
 
 SYNTHETIC_SPLITS = ("train", "val", "unlabelled")
 
-_DRAWING_VERSION = 2  # raise it when the same config draws other clips
+DRAWING_VERSION = 2
+"""Raise it when the same config draws other clips."""
+
 _MIN_CLIPS_FOR_POOL = 200  # from which starting processes saves time
 
 _CLIP_LISTS = {"train": "train.csv", "val": "val.csv", "unlabelled": "unlabelled.txt"}
@@ -106,14 +108,19 @@ class SyntheticClipsConfig(SyntheticConfig):
         lists = {name: "" for split, name in _CLIP_LISTS.items() if self.count_clips(split)}
         return {"classes.txt": "".join(f"{name}\n" for name in self.classes), **lists}
 
+    def choose_clip(self, job: ClipJob) -> tuple[str, int]:
+        """Return the action and the seed of a clip."""
+        split, number = job
+        seed = derive_sample_seed(self.seed, SYNTHETIC_SPLITS.index(split), number)
+        return self.classes[number % len(self.classes)], seed
+
     def make_clip(self, out: Path, job: ClipJob) -> dict[str, str]:
         split, number = job
-        label = number % len(self.classes)
         name = f"{split}/{number:06d}.mp4"
         if not (out / name).exists():
-            seed = derive_sample_seed(self.seed, SYNTHETIC_SPLITS.index(split), number)
-            frames = draw_clip(self.classes[label], seed, self.frames, self.size)
+            frames = draw_clip(*self.choose_clip(job), self.frames, self.size)
             write_bytes(out / name, encode_h264(frames, self.fps))
+        label = number % len(self.classes)
         return {_CLIP_LISTS[split]: f"{name}\n" if split == "unlabelled" else f"{name} {label}\n"}
 
 
@@ -135,7 +142,7 @@ def make_dataset(
     Raises:
         InputError: The directory holds something else, or cannot be written.
     """
-    identity = {"kind": type(config).__name__, **asdict(config), "drawing": _DRAWING_VERSION}
+    identity = {"kind": type(config).__name__, **asdict(config), "drawing": DRAWING_VERSION}
     with open_output_dir(out, identity, kind="synthetic clips", marker="synthetic.json"):
         lists = config.start_lists()
         if lists and all((out / name).is_file() for name in lists):

@@ -164,13 +164,13 @@ def load(dataset: TrainClips | ViewClips) -> list:
 
 @pytest.mark.parametrize("config", [CLIPS, TIMED], ids=["span", "timed"])
 def test_training_samples_are_the_same_to_the_bit(manifest, config):
-    cache = FrameCache(len(manifest), SLOT)
+    cache = FrameCache(manifest.rows, SLOT)
     assert load(TrainClips(manifest, config, seed=1, cache=cache)) == load(TrainClips(manifest, config, seed=1))
     assert cache.count_videos() > 0
 
 
 def test_views_are_the_same_to_the_bit(manifest):
-    cache = FrameCache(len(manifest), SLOT)
+    cache = FrameCache(manifest.rows, SLOT)
     assert load(ViewClips(manifest, VIEWS, cache=cache)) == load(ViewClips(manifest, VIEWS))
     assert cache.count_videos() > 0
 
@@ -181,14 +181,14 @@ def test_batches_of_workers_and_what_replaces_broken_videos_are_the_same(manifes
         batches = train(TrainClips(manifest, TIMED, seed=3, cache=cache), workers=2)
         return [[column.numpy().tobytes() for column in batch] for batch in batches], caplog.messages
 
-    assert list_batches(FrameCache(len(manifest), SLOT)) == list_batches(None)
+    assert list_batches(FrameCache(manifest.rows, SLOT)) == list_batches(None)
 
 
 def test_images_are_clips_of_one_frame(tmp_path):
     for n in range(4):
         Image.fromarray(numbered(n)).save(tmp_path / f"{n}.png")
     manifest, config = open_manifest(tmp_path), replace(CLIPS, sampling=SegmentSampling(num_frames=1))
-    cache = FrameCache(len(manifest), SLOT)
+    cache = FrameCache(manifest.rows, SLOT)
     assert load(TrainClips(manifest, config, seed=1, cache=cache)) == load(TrainClips(manifest, config, seed=1))
     assert cache.count_videos() == 4
 
@@ -197,7 +197,7 @@ def test_images_are_clips_of_one_frame(tmp_path):
 @pytest.mark.parametrize("make", [make_files, make_images, make_packs, make_addresses])
 def test_a_video_is_opened_once_in_all_epochs(make, tmp_path, count_openings, workers):
     manifest = open_manifest(make(tmp_path / "data"))
-    cached = TrainClips(manifest, TIMED, seed=1, cache=FrameCache(len(manifest), SLOT))
+    cached = TrainClips(manifest, TIMED, seed=1, cache=FrameCache(manifest.rows, SLOT))
     count_openings()
     list(train(cached, range(1), workers))  # two workers may be at the same video where one epoch ends
     assert count_openings() == len(manifest)
@@ -269,7 +269,7 @@ def test_videos_that_do_not_fit_are_read_as_before(tmp_path, monkeypatch, count_
     attempts, read_all_frames = [], VideoReader.read_all_frames
     monkeypatch.setattr(VideoReader, "read_all_frames", lambda *args: (attempts.append(1), read_all_frames(*args))[1])
     manifest = open_manifest(write_folder(tmp_path / "data"))
-    cache = FrameCache(len(manifest), 22 * 32 * 64 * 3)
+    cache = FrameCache(manifest.rows, 22 * 32 * 64 * 3)
     dataset = TrainClips(manifest, CLIPS, seed=1, cache=cache)
     count_openings()
     assert load(dataset) == load(TrainClips(manifest, CLIPS, seed=1))
@@ -299,7 +299,7 @@ def test_without_forked_workers_only_the_process_itself_has_a_cache(tmp_path, mo
 def test_a_file_that_is_changed_in_place_is_read_anew(tmp_path):
     write_folder(tmp_path / "data", 2)
     manifest = open_manifest(tmp_path / "data")
-    dataset = TrainClips(manifest, CLIPS, seed=1, cache=FrameCache(2, SLOT))
+    dataset = TrainClips(manifest, CLIPS, seed=1, cache=FrameCache(manifest.rows, SLOT))
     before = load(dataset)
     write_video(tmp_path / "data/1.mp4", numbers=range(100, 121))
     os.utime(tmp_path / "data/1.mp4", ns=(1, 1))
@@ -310,7 +310,7 @@ def test_a_file_that_is_changed_in_place_is_read_anew(tmp_path):
 
 def test_an_image_that_is_changed_in_its_folder_is_read_anew(tmp_path):
     manifest = open_manifest(make_images(tmp_path / "data"))
-    dataset = TrainClips(manifest, CLIPS, seed=1, cache=FrameCache(2, SLOT))
+    dataset = TrainClips(manifest, CLIPS, seed=1, cache=FrameCache(manifest.rows, SLOT))
     before = load(dataset)
     for path in (tmp_path / "data/v1").iterdir():
         path.write_bytes(path.with_name("img_00000.png").read_bytes())
@@ -332,7 +332,7 @@ def test_a_worker_that_is_killed_while_it_fills_an_entry_leaves_none(tmp_path, m
         return read_all_frames(self, buffer)
 
     monkeypatch.setattr(VideoReader, "read_all_frames", fill_and_die)
-    cache = FrameCache(len(manifest), SLOT)
+    cache = FrameCache(manifest.rows, SLOT)
     batches = train(TrainClips(manifest, CLIPS, seed=1, cache=cache), workers=2)
     assert [batch.clip.numpy().tobytes() for batch in batches] == expected
     assert (tmp_path / "died").exists()

@@ -12,9 +12,10 @@ import numpy as np
 
 from vidstill.data.decode.frames import Buffer, Frames
 from vidstill.data.decode.reader import VideoReader
-from vidstill.data.manifest.table import VideoRow
-from vidstill.data.storage.fetch import PathOrUrl, ShardMember
+from vidstill.data.manifest.table import VideoRow, VideoTable
+from vidstill.data.storage.fetch import PathOrUrl, ShardMember, join_path
 from vidstill.data.storage.filesystem import stat_source
+from vidstill.synthetic.made import draw_made_block, is_made, parse_made
 
 _ENTRY = np.dtype(
     [
@@ -61,19 +62,20 @@ class FrameCache:
     the same one at the same time write the same bytes. The system commits memory as slots are filled.
 
     Args:
-        num_rows: Rows of the dataset.
+        rows: The rows of the dataset.
         slot_num_bytes: The most that a video may take; a larger one is read as if there were no cache.
 
     Raises:
         OSError: The system does not give so much memory.
     """
 
-    def __init__(self, num_rows: int, slot_num_bytes: int):
+    def __init__(self, rows: VideoTable, slot_num_bytes: int):
+        num_rows = len(rows)
         self.num_bytes = num_rows * (_ENTRY.itemsize + slot_num_bytes)
         """Memory that it may take; what it takes is `count_bytes`."""
         self.users: WeakSet[Any] = WeakSet()
         """Datasets that read through it."""
-        self._slot_num_bytes = slot_num_bytes
+        self._rows, self._slot_num_bytes = rows, slot_num_bytes
         # anonymous memory that a fork shares; not in /dev/shm, which is often small
         memory = np.frombuffer(mmap.mmap(-1, self.num_bytes), np.uint8)
         self._entries = memory[: num_rows * _ENTRY.itemsize].view(_ENTRY)
@@ -102,6 +104,9 @@ class FrameCache:
         """
         count, height, width, frame_rate, *stamp = self._entries[index].item()
         if not count:
+            if is_made(row.source):
+                self._fill_drawn(index, row.source)
+                return self.open_video(index, row, num_frames=num_frames)
             return self._fill(index, row.source, num_frames)
         if count != _NOT_CACHED and tuple(stamp) == _read_stamp(row.source):
             frames = self._get_slot(index)[: 3 * count * height * width].reshape(count, height, width, 3)
@@ -118,10 +123,25 @@ class FrameCache:
             return reader
         with reader:
             video = CachedVideo(frames, reader.frame_rate)
-        num_frames, *size = frames.shape[:3]
+        self._write_entry(index, video, stamp)
+        return video
+
+    def _fill_drawn(self, index: int, address: str) -> None:
+        """Draw a clip with those that are drawn together with it, and keep all that are rows of the dataset."""
+        clips, frame_rate = draw_made_block(address), float(parse_made(address).config.fps)
+        for near in range(max(0, index - len(clips)), min(len(self._rows), index + len(clips))):
+            other = str(join_path(self._rows.root, self._rows.get_path(near)))
+            if other in clips and not self._entries["num_frames"][near]:
+                if clips[other].nbytes > self._slot_num_bytes:
+                    self._entries["num_frames"][near] = _NOT_CACHED
+                    continue
+                self._get_slot(near)[: clips[other].nbytes] = clips[other].reshape(-1)
+                self._write_entry(near, CachedVideo(clips[other], frame_rate), _read_stamp(other))
+
+    def _write_entry(self, index: int, video: CachedVideo, stamp: FileStamp) -> None:
+        num_frames, *size = video.frames.shape[:3]
         self._entries[index] = (0, *size, video.frame_rate or 0.0, *stamp)
         self._entries["num_frames"][index] = num_frames  # long after the frames: no processor delays stores so far
-        return video
 
     def _get_slot(self, index: int) -> Buffer:
         return self._slots[index * self._slot_num_bytes : (index + 1) * self._slot_num_bytes]
@@ -132,7 +152,7 @@ def _read_stamp(source: PathOrUrl | ShardMember) -> FileStamp:
 
     What lies behind an address counts as unchanged.
     """
-    size, mtime_ns = stat_source(source) or (-1, -1)
+    size, mtime_ns = (-1, -1) if is_made(source) else stat_source(source) or (-1, -1)
     if not size and isinstance(source, Path) and source.is_dir():
         states = [each.stat() for each in sorted(os.scandir(source), key=lambda each: each.name)]
         size = hash(tuple((state.st_size, state.st_mtime_ns) for state in states))

@@ -57,7 +57,7 @@ def open_frame_cache(manifest: Manifest, *, workers: int) -> tuple[FrameCache | 
         _drop_unused(budget - len(rows) * slot)
         held = videos if share == 1 else f"about {share:.0%} of {videos}"
         try:
-            cache = FrameCache(len(rows), slot)
+            cache = FrameCache(rows, slot)
         except OSError as error:
             return None, f"cache: off, since the system gives no memory for it ({error.strerror})"
         _caches[key] = cache, f"cache: {held}, about {total} decoded, are held in memory"

@@ -1,4 +1,4 @@
-"""Read chosen frames of a video file, of an image, or of a folder of images, by their number.
+"""Read chosen frames of a video file, of an image, of a folder of images, or of a drawn clip, by their number.
 
 Frames are as they are stored, with three changes: they are turned upright by the right angle that the file states
 (mirrored ones stay mirrored), they are converted to 8-bit RGB by the file's own colour matrix and range, and
@@ -24,6 +24,7 @@ from vidstill.data.decode.packets import PacketTable
 from vidstill.data.decode.stream import UnexpectedFrameError, VideoStream
 from vidstill.data.storage.fetch import BrokenVideo, VideoSource, fetch_source, source_name
 from vidstill.parallel.process import send_heartbeat
+from vidstill.synthetic.made import draw_made_clip, is_made, parse_made
 from vidstill.utils.types import InputError
 
 VIDEO_EXTENSIONS = frozenset(
@@ -72,13 +73,19 @@ class VideoReader:
 
     def __init__(self, source: VideoSource, *, num_frames: int | None = None):
         self.name = source_name(source)
-        self.file = fetch_source(source)
-        """The local file, or the bytes that were fetched."""
+        self.file = b"" if is_made(source) else fetch_source(source)
+        """The local file, or the bytes that were fetched; none of a drawn clip."""
         self.num_decoded_frames = 0
         """Frames that the last `read_frames` decoded."""
         self._num_frames = num_frames
         self._table: PacketTable | None = None
-        self._images = list_frame_images(self.file) or []
+        self._frame_rate: float | None = None  # of a drawn clip
+        self._images: list[Callable[[], ImageArray]] = []
+        if is_made(source):
+            frames, self._frame_rate = draw_made_clip(source), float(parse_made(source).config.fps)
+            self._images = [frame.copy for frame in frames]
+        else:
+            self._images = [partial(read_image, image) for image in list_frame_images(self.file) or ()]
         self._stream = None if self._images else VideoStream(self.file, self.name)
 
     def __enter__(self) -> "VideoReader":
@@ -96,8 +103,14 @@ class VideoReader:
         """What the header states of the stream."""
         if self._stream is None:
             suffix = "" if isinstance(self.file, bytes) else self.file.suffix[1:].lower()
+            codec = "drawn" if self._frame_rate else suffix or "images"
+            duration = len(self._images) / self._frame_rate if self._frame_rate else None
             return StreamMetadata(
-                codec=suffix or "images", pixel_format="", num_frames=None, frame_rate=None, duration_seconds=None
+                codec=codec,
+                pixel_format="",
+                num_frames=None,
+                frame_rate=self._frame_rate,
+                duration_seconds=duration,
             )
         stream, duration = self._stream.stream, self._stream.container.duration
         return StreamMetadata(
@@ -110,7 +123,7 @@ class VideoReader:
 
     @property
     def frame_rate(self) -> float | None:
-        """Mean frames per second that the header states; None where it states none, and for images."""
+        """Mean frames per second that the header or a drawn clip states; None where it states none, and for images."""
         return self.metadata.frame_rate
 
     @property
@@ -194,7 +207,7 @@ class VideoReader:
 
     def _number_images(self, indices: Iterable[int]) -> Iterator[NumberedImage]:
         """Yield the images of a folder that are wanted and exist."""
-        return ((n, partial(read_image, self._images[n])) for n in sorted(set(indices)) if n < len(self._images))
+        return ((n, self._images[n]) for n in sorted(set(indices)) if n < len(self._images))
 
     def _collect_frames(
         self, indices: Sequence[int], images: Iterable[NumberedImage], buffer: Buffer | None = None
@@ -221,7 +234,7 @@ class VideoReader:
         duration = 1 / (self.frame_rate or default_frame_rate or DEFAULT_FRAME_RATE)
         if self._stream is None:
             for n, image in enumerate(self._images):
-                yield TimedFrame(n * duration, duration, partial(read_image, image))
+                yield TimedFrame(n * duration, duration, image)
             return
         start, latest = None, -duration
         for frame, to_image in to_images((frame, frame) for frame in self._stream.decode_all()):

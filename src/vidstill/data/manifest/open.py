@@ -11,6 +11,7 @@ from vidstill.data.decode.images import IMAGE_EXTENSIONS
 from vidstill.data.decode.reader import VIDEO_EXTENSIONS
 from vidstill.data.manifest.folder import find_split_folders, has_suffix, read_folder
 from vidstill.data.manifest.list_formats import read_list_file
+from vidstill.data.manifest.made import detect_made
 from vidstill.data.manifest.manifest import (
     SPLIT_ALIASES,
     Manifest,
@@ -49,10 +50,10 @@ def open_manifest(
     header), or the files of an official dataset, or the directories `train` and `val`, or a directory for each class,
     or videos; the first of these that applies. A file is one video, or a list. Where a directory holds no videos, its
     images count. The relative paths of a list stay below its root; a local list may name absolute paths and addresses,
-    a pack's index and a list behind an address may not.
+    a pack's index and a list behind an address may not. No list names drawn clips.
 
     Args:
-        path: A local path, or an address, see `parse_address`.
+        path: A local path, or an address, see `parse_address` and, of drawn clips, `parse_made`.
         split: The split; None takes the train split of a dataset with splits. A list that is named itself is read
             whole, unless it has a column `split`.
         root: The directory that a list's paths are relative to, if not its own; for an official dataset, the directory
@@ -103,6 +104,8 @@ def _read_dataset(path: PathOrUrl, root: PathOrUrl | None, fold: int, read: Call
 
 def _detect_reader(path: PathOrUrl, root: PathOrUrl | None, fold: int) -> ManifestReader:
     """Recognize the dataset at a path."""
+    if (drawn := detect_made(path, root)) is not None:
+        return _check_fold(drawn, path, fold)
     invalidate_listing_cache(path)
     root = None if root is None else parse_path(root)
     if is_file(path):
@@ -117,6 +120,10 @@ def _detect_reader(path: PathOrUrl, root: PathOrUrl | None, fold: int) -> Manife
     else:
         state = "is neither a file nor a directory" if isinstance(path, Path) and path.exists() else "does not exist"
         raise InputError(f"{path} {state}; give a directory of videos or a list of them")
+    return _check_fold(reader, path, fold)
+
+
+def _check_fold(reader: ManifestReader, path: PathOrUrl, fold: int) -> ManifestReader:
     if fold != 1 and reader.num_folds == 1:
         raise InputError(f"{path} has no fold {fold}, as UCF101 and HMDB51 have; leave --fold at 1")
     return reader

@@ -16,6 +16,7 @@ from vidstill.data.decode.images import is_image_file
 from vidstill.data.storage.addresses import check_inside
 from vidstill.data.storage.fetch import PathOrUrl, ShardMember, join_path
 from vidstill.data.storage.filesystem import FileState
+from vidstill.synthetic.made import identify_made, is_made
 
 COLUMNS: dict[str, tuple[type, int]] = {  # the type of each column, and the value where nothing is stated
     "label": (np.int32, -1),  # the first of several
@@ -256,8 +257,10 @@ class VideoTable(Sequence[VideoRow]):
         return rows
 
     def compute_fingerprint(self) -> str:
-        """Return the SHA-256 of every row's path, labels and file size, in order."""
+        """Return the SHA-256 of every row's path, labels and file size, in order, and of drawn clips' address."""
         digest = hashlib.sha256(self._name_bytes)
+        if is_made(self.root):
+            digest.update(identify_made(self.root).encode())
         for column in self._name_ends, self.labels, self.column("file_size"), self._extra_rows, self._extra_labels:
             digest.update(np.ascontiguousarray(column).data)
         return digest.hexdigest()

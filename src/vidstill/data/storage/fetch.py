@@ -16,6 +16,7 @@ import fsspec
 from vidstill.data.storage.addresses import check_inside, parse_address
 from vidstill.data.storage.http import open_http_session
 from vidstill.parallel.process import send_heartbeat
+from vidstill.synthetic.made import is_made, parse_made
 from vidstill.utils.types import InputError
 
 REQUEST_TIMEOUT_SECONDS = 20.0
@@ -36,7 +37,7 @@ _HEARTBEAT_SECONDS = 0.25  # waiting has its own timeout: meanwhile this process
 T = TypeVar("T")
 
 PathOrUrl = Path | str
-"""A local path, or, as text, an address as `parse_address` accepts it, such as `s3://bucket/videos/one.mp4`."""
+"""A local path, or, as text, an address as `parse_address` or `parse_made` accept it: `s3://bucket/videos/one.mp4`."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +87,13 @@ class StorageUnreachable(InputError):
 
 
 def parse_path(path: PathOrUrl) -> PathOrUrl:
-    """Return an address as text, anything else as a path.
+    """Return an address as text, with that of drawn clips spelt out, and anything else as a path.
 
     Raises:
         InputError: It is an address that is not read.
     """
+    if is_made(path):
+        return str(parse_made(path))
     return parse_address(path) if isinstance(path, str) and "://" in path else Path(path)
 
 
@@ -118,9 +121,11 @@ def fetch_source(source: VideoSource) -> Path | bytes:
 
     Raises:
         BrokenVideo: The file or the shard does not exist, is too short, too large to be fetched, or no file.
-        InputError: It is an address that is not read, or a shard that leads out of its pack by a link.
+        InputError: It is an address that is not read, or a drawn clip, or a shard that leads out of its pack by a link.
         StorageUnreachable: A server does not answer for `RETRY_TIMEOUT_SECONDS`, or denies access.
     """
+    if is_made(source):
+        raise InputError(f"{source} is drawn and has no file; write it into one with `vidstill data make`")
     if isinstance(source, str):
         return _fetch_url_range(source, source, 0, None)
     if not isinstance(source, ShardMember):

@@ -20,6 +20,7 @@ from vidstill.data.storage.fetch import (
     format_error,
     resolve_filesystem,
 )
+from vidstill.synthetic.made import identify_made, is_made, parse_made
 from vidstill.utils.types import InputError
 
 
@@ -178,8 +179,10 @@ def build_file_lookup(root: PathOrUrl, outside: list[str]) -> Callable[[str], Fi
 def stat_source(source: VideoSource) -> tuple[int, int | None] | None:
     """Return the size in bytes (0 for a directory) and the modification time of a file: a changed file differs in them.
 
-    The time is None for a missing file; the result is None for a URL.
+    The time is None for a missing file; the result is None for a URL. Drawn clips have what tells them apart as a time.
     """
+    if is_made(source):
+        return 0, int(identify_made(source)[:15], 16)
     path = source.shard if isinstance(source, ShardMember) else source
     if not isinstance(path, Path):
         return None
@@ -193,6 +196,8 @@ def stat_source(source: VideoSource) -> tuple[int, int | None] | None:
 
 def _get_url_type(url: str) -> str:
     """Return "file", "directory", or "" where there is nothing."""
+    if is_made(url):
+        return "directory" if parse_made(url).job is None else "file"
 
     def fetch_type() -> str:
         filesystem, path = resolve_filesystem(url)

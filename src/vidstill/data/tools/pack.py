@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vidstill.data.manifest.list_formats import labels_to_dict
+from vidstill.data.manifest.made import check_has_files
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.manifest.open import open_split_manifests
 from vidstill.data.manifest.parsed import INDEX_FILE
@@ -79,6 +80,7 @@ def pack_dataset(
         InputError: It is no dataset, no video decodes, or the directory holds something else or cannot be written.
         StorageUnreachable: A URL does not answer.
     """
+    check_has_files(data)
     check_range(1, math.inf, clips_per_shard=clips_per_shard)
     manifests = open_split_manifests(data, root=root, fold=fold)
     settings = {**asdict(config), "clips_per_shard": clips_per_shard, "pack_version": _PACK_VERSION}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from vidstill.data.manifest.list_formats import labels_to_dict
+from vidstill.data.manifest.made import check_has_files
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.manifest.open import open_split_manifests
 from vidstill.data.storage.fetch import PathOrUrl, ShardMember, VideoSource, source_name
@@ -57,6 +58,7 @@ def scan_dataset(
         InputError: It is no dataset, or the list cannot be written.
         StorageUnreachable: A URL does not answer.
     """
+    check_has_files(data)
     check_range(1, math.inf, min_frames=min_frames)
     path = Path(os.path.abspath(get_manifest_path(data) if out is None else out))
     manifests = open_split_manifests(data, root=root, fold=fold)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vidstill.data.manifest.hold_out import SplitBy, count_groups, hold_out, list_missing_classes
+from vidstill.data.manifest.made import check_has_files
 from vidstill.data.manifest.manifest import Manifest, Split
 from vidstill.data.manifest.open import list_splits, open_manifest
 from vidstill.data.storage.fetch import PathOrUrl
@@ -67,6 +68,7 @@ def split_dataset(
         InputError: The dataset has a val split already, is packed, or cannot be split so; or the directory holds
             something else or cannot be written.
     """
+    check_has_files(data)
     if "val" in list_splits(data):
         raise InputError(f"{data} has a val split already; to split it anew, give a list of all its videos")
     manifest = open_manifest(data, root=root)

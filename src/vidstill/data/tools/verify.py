@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from vidstill.data.manifest.made import check_has_files
 from vidstill.data.manifest.open import open_split_manifests
 from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, VideoSource, fetch_source, format_error, source_name
 from vidstill.data.tools.probe import hash_source
@@ -25,6 +26,7 @@ def verify_dataset(
         InputError: It has no checksums.
         StorageUnreachable: A URL does not answer.
     """
+    check_has_files(data)
     directory = data if isinstance(data, Path) and (data / CHECKSUMS_FILE).is_file() else None
     scan = _find_scan(data)
     if not (directory or scan):
