@@ -191,8 +191,8 @@ def test_the_page_s_own_file_is_listed_trained_and_fine_tuned_as_the_page_says(m
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     Path("gist.py").write_text(re.search(r"```python\n(.*?)```", EXTENDING.read_text(), flags=re.DOTALL)[1])
-    make_data(Path("runs/quickstart/clips"))
-    run(TEACHER, data="runs/quickstart/clips/unlabelled.txt", out="runs/quickstart/teacher")
+    make_data(Path("clips"))
+    run(TEACHER, data="clips/unlabelled.txt", out="runs/teacher")
     listed, pretrained, masked, fine_tuned = typed_in(EXTENDING)
     capsys.readouterr()
     try:

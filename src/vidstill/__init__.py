@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vidstill.pipelines.api.train import pretrain as pretrain
     from vidstill.pipelines.api.train import train_detector as train_detector
     from vidstill.pipelines.infer.encoder import load_encoder as load_encoder
-    from vidstill.pipelines.quickstart import quickstart as quickstart
+    from vidstill.pipelines.quickstart.run import quickstart as quickstart
     from vidstill.pipelines.trained_models import load_classifier as load_classifier
     from vidstill.pipelines.trained_models import load_detector as load_detector
     from vidstill.recipes.sources import list_recipes as list_recipes
@@ -46,7 +46,7 @@ _MODULES = {
     "predict": "pipelines.api.infer",
     "pretrain": "pipelines.api.train",
     "probe": "pipelines.api.evaluate",
-    "quickstart": "pipelines.quickstart",
+    "quickstart": "pipelines.quickstart.run",
     "train_detector": "pipelines.api.train",
 }
 

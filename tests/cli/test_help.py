@@ -84,7 +84,8 @@ REACHED_BY: dict[str, tuple[str, tuple[str, ...]]] = {
     "pipelines/labeled_data.py": ("any", ("finetune", "data split")),  # data split: a whole command
     "pipelines/run_config.py": ("any", ("finetune",)),
     "pipelines/probe": ("any", _PROBES),
-    "pipelines/quickstart.py": ("all", ("quickstart",)),
+    "pipelines/quickstart/layout.py": ("all", ("data split",)),  # a whole command
+    "pipelines/quickstart": ("all", ("quickstart",)),
     "pipelines/forks.py": ("all", _TRAINING),
     "pipelines/run_dir.py": ("all", _TRAINING),
     "pipelines/session.py": ("all", _TRAINING),

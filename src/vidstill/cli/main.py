@@ -13,7 +13,7 @@ from vidstill.utils.escapes import escape_output
 from vidstill.utils.signals import get_exit_code, raise_signals
 
 VERBS = {  # what each takes and does, and its function, whose module is imported when the verb is typed
-    "quickstart": ("", "pre-train, distil, fine-tune and test on synthetic clips; report", "train:quickstart_command"),
+    "quickstart": ("", "distil a small model and show what that is for: table and report", "train:quickstart_command"),
     "recipes": ("[PATTERN] [--show NAME]", "list recipes; show one and its sources", "recipes:recipes_command"),
     "pretrain": ("RECIPE --data DATA", "pre-train an encoder by masking or distillation", "train:pretrain_command"),
     "finetune": ("RECIPE --data DATA", "fine-tune and test; recipe auto: fit to the data", "train:finetune_command"),

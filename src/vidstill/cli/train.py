@@ -82,21 +82,30 @@ def evaluate_command(
 
 def quickstart_command(
     *,
-    method: DistillationMethod = "amd",
+    method: DistillationMethod = "dmae",
+    data: str | None = None,
     out: Path = Path("runs/quickstart"),
     smoke_test: bool = False,
     seed: int = 0,
     workers: int = -1,
 ) -> None:
-    """Pre-train, distil, fine-tune and test small models on synthetic clips; the same command again resumes.
+    """Distil a small model, beside one pre-trained on pixels and one from scratch; the same command again resumes.
 
     Args:
         method: Distillation method of the student.
-        out: Directory of clips, runs and report; another method in the same directory reuses what both share.
+        data: Labelled clips of your own with a val split, as for `finetune`; None: drawn clips.
+        out: Directory of runs and report; another method in the same directory reuses what both share.
         smoke_test: Only a few steps of everything, to see that it runs; the numbers then mean nothing.
-        seed: Random seed of the clips and of every run.
+        seed: Random seed of the drawn clips and of every run.
         workers: Decoding processes; -1: one less than there are cores.
     """
-    from vidstill.pipelines.quickstart import quickstart
+    from vidstill.pipelines.quickstart.run import quickstart
 
-    quickstart(out=out, method=method, smoke_test=smoke_test, seed=seed, workers=workers)
+    quickstart(
+        out=out,
+        method=method,
+        data=data,
+        smoke_test=smoke_test,
+        seed=seed,
+        workers=workers,
+    )

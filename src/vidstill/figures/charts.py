@@ -171,13 +171,13 @@ class ModelScore(NamedTuple):
 
     name: str
     top1: float
-    standard_error: float  # of top1
+    margin: float  # half the length of the error bar of top1
     probe_top1: float
     color: str  # as ChartLine's
 
 
 def draw_score_chart(scores: Sequence[ModelScore], random_top1: float, x_label: str) -> str:
-    """Draw one row per model: a dot with its standard error for `top1`, a ring for `probe_top1`.
+    """Draw one row per model: a dot with its error bar for `top1`, a ring for `probe_top1`.
 
     Args:
         random_top1: Accuracy of a random classifier in percent, drawn as a dashed line.
@@ -195,7 +195,7 @@ def draw_score_chart(scores: Sequence[ModelScore], random_top1: float, x_label: 
         axes.grid(axis="y", visible=False)
         axes.invert_yaxis()
         axes.set(xlabel=x_label, xlim=(0, None))
-        values = ", ".join(f"{s.name} {s.top1:.1f} ± {s.standard_error:.1f}, probe {s.probe_top1:.1f}" for s in scores)
+        values = ", ".join(f"{s.name} {s.top1:.1f} ± {s.margin:.1f}, probe {s.probe_top1:.1f}" for s in scores)
         return _save_svg(figure, f"{x_label}: {values}")
 
 
