@@ -91,7 +91,9 @@ class ManifestDataset:
             if isinstance(sampling, TimedSampling):  # a video without a frame rate is taken to have the rule's
                 sampling = sampling.adapt_to_frame_rate(row.frame_rate or video.frame_rate or sampling.frame_rate)
             clip_indices = choose_indices(sampling, video.num_frames)
-            clips = np.split(video.read_frames(list(chain(*clip_indices))), len(clip_indices))
+            frames = video.read_frames(list(chain(*clip_indices)))
+        size = sampling.num_frames
+        clips = [frames[start : start + size] for start in range(0, len(frames), size)]
         if self.manifest.multi_label:
             return clips, self.manifest.rows.multi_hot(index, len(self.manifest.classes))
         return clips, np.array(-1 if row.label is None else row.label)
