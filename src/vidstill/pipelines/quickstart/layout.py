@@ -65,14 +65,16 @@ class QuickstartLayout:
 
 def choose_drawn_clips(seed: int, *, smoke_test: bool) -> QuickstartClips:
     """Return the addresses of drawn clips; those of validation, which are scored in every epoch, are no test clips."""
-    num_unlabelled, few, many, test = (
+    num_unlabelled, few, many, num_test = (
         (32, 16, 32, 16) if smoke_test else (recipes.NUM_UNLABELLED, recipes.NUM_FEW, 2400, 3000)
     )
     num_labelled = dict(zip(LABELS, (few, many), strict=True))
     spec = f"{recipes.CLIPS},seed={seed}"
-    validation = f"made:val={min(test, 256)},{recipes.CLIPS},seed={seed + _VALIDATION_SEED}"
-    labelled = {
-        name: FinetuneRunConfig(data=f"made:train={count},val={test},{spec}", val_data=validation, out=Path())
+    validation = f"made:val={min(num_test, 256)},{recipes.CLIPS},seed={seed + _VALIDATION_SEED}"
+    labelled = {  # the test set has an address of its own, so that it is drawn once for all
+        name: FinetuneRunConfig(
+            data=f"made:train={count},{spec}", test_data=f"made:val={num_test},{spec}", val_data=validation, out=Path()
+        )
         for name, count in num_labelled.items()
     }
     return QuickstartClips(f"made:unlabelled={num_unlabelled},{spec}", labelled, num_unlabelled, num_labelled)
