@@ -98,7 +98,7 @@ def test_the_same_chart_is_the_same_bytes_and_lines_without_points_are_left_out(
 
 
 def test_a_score_chart_names_every_model_and_states_its_numbers():
-    scores = [ModelScore(f"model {n}", top1=10.0 * n, standard_error=3.0, probe_top1=5.0, color="red") for n in (1, 9)]
+    scores = [ModelScore(f"model {n}", top1=10.0 * n, margin=3.0, probe_top1=5.0, color="red") for n in (1, 9)]
     svg = draw_score_chart(scores, 8.0, "top-1, %")
     assert 'aria-label="top-1, %: model 1 10.0 ± 3.0, probe 5.0, model 9 90.0 ± 3.0, probe 5.0"' in svg
     assert {"model 1", "model 9", "chance", "top-1, %"} <= set(re.findall(r">([^<>]+)</text>", svg))
@@ -128,7 +128,7 @@ class Reader(HTMLParser):
 
 def full_page(text: str) -> str:
     line = ChartLine(text, [(1.0, 1.0), (2.0, 2.0)], "red")
-    score = ModelScore(text, top1=50.0, standard_error=5.0, probe_top1=40.0, color="red")
+    score = ModelScore(text, top1=50.0, margin=5.0, probe_top1=40.0, color="red")
     charts = (draw_line_chart([line], text, text, log_x=False), draw_score_chart([score], 10.0, text))
     section = (
         page.render_note(text)

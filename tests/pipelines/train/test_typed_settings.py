@@ -31,8 +31,8 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize(
     ("command", "data", "warmup"),
     [
-        (TEACHER.replace(_NO_WARMUP, ""), "data/unlabelled.txt", 0.2),  # 1 of 5
-        (FINETUNE.replace(_NO_WARMUP, ""), "data", 0.125),  # 2 of 16
+        (TEACHER.replace(_NO_WARMUP, ""), "data/unlabelled.txt", 0.1),  # 2.4 of 24
+        (FINETUNE.replace(_NO_WARMUP, ""), "data", 0.2),  # 6.6 of 33
         ("finetune auto", "data", 0.05),  # 20 of 400
     ],
 )
