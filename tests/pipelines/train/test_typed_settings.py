@@ -32,7 +32,7 @@ def folder(tmp_path_factory):
     ("command", "data", "warmup"),
     [
         (TEACHER.replace(_NO_WARMUP, ""), "data/unlabelled.txt", 0.1),  # 2.4 of 24
-        (FINETUNE.replace(_NO_WARMUP, ""), "data", 0.2),  # 6.6 of 33
+        (FINETUNE.replace(_NO_WARMUP, ""), "data", 0.2),  # 3.4 of 17
         ("finetune auto", "data", 0.05),  # 20 of 400
     ],
 )
