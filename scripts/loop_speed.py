@@ -1,13 +1,13 @@
-"""Measure what training loop and loader add to a small model: the quickstart's student, VideoMAE on made clips.
+"""Measure what training loop and loader add to a small model: the quickstart's student, VideoMAE on drawn clips.
 
     OMP_NUM_THREADS=1 python scripts/loop_speed.py [--steps 1000] [--clips 2000] [--batches 16 64]
 
 It prints a table. `overhead` is the median step of the loop (seeds, clipping, log, curves, saver) less the median of
 forward, backward and optimizer alone, which is taken in turns with it, on one batch in memory: first of a task of one
 linear layer, then of the student. `loader` is what a clip takes whose frames are in the cache: draws, crop, worker,
-pipe, batch. Both are processor time of all threads and processes, which depends little on how busy the machine is.
-`stage` is the rate of the loop in the second epoch, with one worker, by the clock, and `model` that of the student on
-one batch in memory just before.
+pipe, batch. Both are processor time of all threads and processes, which a busy machine changes less than the clock's.
+By the clock, `model` is the rate of the student alone, and `stage` just after it that of the loop in the second epoch,
+with one worker.
 """
 
 import argparse
@@ -17,7 +17,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +31,7 @@ from vidstill.data.manifest.open import open_manifest
 from vidstill.engine.distributed import Runtime
 from vidstill.engine.lr_schedule import CosineConfig, TrainingPlan, plan_training
 from vidstill.engine.trainer import Trainer
-from vidstill.recipes.quickstart import synthetic_clips, videomae
-from vidstill.synthetic.dataset import make_dataset
+from vidstill.recipes.quickstart import videomae
 from vidstill.utils.types import Output
 
 
@@ -62,11 +60,11 @@ def build_trainer(
 
 
 def measure_steps(build: Callable[[], nn.Module], clip: Tensor, steps: int) -> tuple[float, float]:
-    """Return the median seconds of a step in the loop, and of only forward, backward and optimizer, in turns."""
+    """Return the processor seconds that the loop adds to a step, and the seconds that one takes without it."""
     batch = clip, torch.zeros(len(clip)), torch.arange(len(clip))
     task = build().train()
     optimizer = videomae.optim.build(task)
-    loop_seconds, model_seconds = [], []
+    seconds, model_cpu, loop_cpu = [], [], []
 
     def step_model() -> None:
         with torch.autocast("cpu", torch.bfloat16):
@@ -77,16 +75,17 @@ def measure_steps(build: Callable[[], nn.Module], clip: Tensor, steps: int) -> t
 
     def make_batches(start: int) -> Iterator[Any]:
         for _ in range(steps):
-            begin = time.process_time()
+            begin, cpu_begin = time.perf_counter(), time.process_time()
             step_model()
-            middle = time.process_time()
+            seconds.append(time.perf_counter() - begin)
+            model_cpu.append(time.process_time() - cpu_begin)
+            cpu_begin = time.process_time()
             yield batch
-            loop_seconds.append(time.process_time() - middle)
-            model_seconds.append(middle - begin)
+            loop_cpu.append(time.process_time() - cpu_begin)
 
     with tempfile.TemporaryDirectory() as out:
         build_trainer(build(), make_batches, plan_epochs(len(clip), len(clip), steps), out).train()
-    return statistics.median(loop_seconds), statistics.median(model_seconds)
+    return statistics.median(loop_cpu) - statistics.median(model_cpu), statistics.median(seconds)
 
 
 def measure_stage(clips: TrainClips, batch: int) -> float:
@@ -130,34 +129,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=1000, help="of the loop, and as many of the model alone")
     parser.add_argument("--clips", type=int, default=2000, help="of an epoch")
-    parser.add_argument("--batches", type=int, nargs="+", default=[videomae.batch, 64])
+    parser.add_argument("--batches", type=int, nargs="+", default=[16, videomae.batch])
     args = parser.parse_args()
     machine = describe_machine()
     print(f"{machine.cpu}, {machine.num_cores} cores, commit {machine.commit}, load {os.getloadavg()[0]:.1f}\n")
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        out = make_dataset(Path(folder), replace(synthetic_clips, train=0, val=0, unlabelled=args.clips))
-        manifest = open_manifest(out / "unlabelled.txt", split="train")
-        cache, _ = open_frame_cache(manifest, workers=1)
-        clips = TrainClips(manifest, videomae.clips, seed=0, cache=cache)
-        for batch in args.batches:
-            shape = batch, 3, videomae.clips.sampling.num_frames, *videomae.clips.size
-            clip = torch.rand(shape)
-            loop, alone = measure_steps(Trivial, clip, args.steps)
-            student_loop, student_alone = measure_steps(videomae.method.build, clip, args.steps // 4)
-            stage, loader = measure_stage(clips, batch), measure_loader(clips, batch)
-            overheads = 1e3 * (loop - alone), 1e3 * (student_loop - student_alone)
-            rows.append([str(batch), *(f"{ms:.2f}" for ms in overheads), f"{batch / student_alone:.0f}"])
-            rows[-1] += [f"{stage:.0f}", f"{stage * student_alone / batch:.2f}", f"{1e3 * loader:.3f}"]
-    units = (
-        "overhead, ms a step",
-        "of the student",
-        "model, clips/s",
-        "stage, clips/s",
-        "stage / model",
-        "loader, ms a clip",
-    )
-    print(format_markdown_table(["batch", *units], rows))
+    frames, (height, width) = videomae.clips.sampling.num_frames, videomae.clips.size
+    manifest = open_manifest(f"made:unlabelled={args.clips},frames={frames},size={height}x{width}", split="train")
+    cache, _ = open_frame_cache(manifest, workers=1)
+    clips = TrainClips(manifest, videomae.clips, seed=0, cache=cache)
+    for batch in args.batches:
+        clip = torch.rand(batch, 3, frames, height, width)
+        overhead, _ = measure_steps(Trivial, clip, args.steps)
+        student_overhead, student = measure_steps(videomae.method.build, clip, args.steps // 4)
+        stage, loader = measure_stage(clips, batch), measure_loader(clips, batch)
+        rows.append([str(batch), *(f"{1e3 * seconds:.2f}" for seconds in (overhead, student_overhead))])
+        rows[-1] += [f"{batch / student:.0f}", f"{stage:.0f}", f"{stage * student / batch:.2f}", f"{1e3 * loader:.3f}"]
+    header = ["batch", "overhead, ms a step", "of the student", "model, clips/s", "stage, clips/s", "stage / model"]
+    print(format_markdown_table([*header, "loader, ms a clip"], rows))
 
 
 if __name__ == "__main__":
