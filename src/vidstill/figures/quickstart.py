@@ -166,8 +166,8 @@ def describe_noise(result: QuickstartResult) -> str:
     verdict = "more than" if abs(gain) > noise else "within"
     return (
         f"Frozen, the distilled student is {gain:+.1f} points from the one pre-trained on pixels: {verdict} the "
-        f"{noise:.1f} points that the choice of test clips explains. It is one seed of tiny models; docs/quickstart.md "
-        "has five."
+        f"{noise:.1f} points that the choice of test clips explains. It is one seed of tiny models and of a teacher "
+        "that was trained for minutes: see docs/quickstart.md."
     )
 
 
