@@ -50,9 +50,6 @@ class BaseRunConfig(Workers):
     # KEY=VALUE …: settings with which the run goes on, such as optim.base_lr=1e-4 or schedule.epochs=200; recorded, so
     # that the command without them goes on with them too
     resume_with: tuple[str, ...] = ()
-    # hold videos of training and validation decoded in memory, each decoded once, where they fit a quarter of what is
-    # free (off: never); results are the same; detect train decodes its key frames in every epoch
-    cache: Literal["auto", "off"] = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,20 +59,29 @@ class BaseRunConfig(Workers):
             if number is not None and number < 1:
                 raise InputError(f"{option} is {number}; give 1 or more")
 
+
+@dataclass(frozen=True, kw_only=True)
+class ClipRunConfig(BaseRunConfig):
+    """What every training on clips of whole videos needs."""
+
+    # hold videos of training and validation decoded in memory, each decoded once, where they fit a quarter of what is
+    # free (off: never); results are the same
+    cache: Literal["auto", "off"] = "auto"
+
     def open_cache(self, manifest: Manifest) -> tuple[FrameCache | None, str]:
         """Open the cache of a dataset's decoded videos if one is wanted, as `open_frame_cache` does."""
         return (None, "") if self.cache == "off" else open_frame_cache(manifest, workers=self.num_workers)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig(BaseRunConfig):
+class RunConfig(ClipRunConfig):
     """Where and how a pre-training runs; its results depend on this only by rounding."""
 
     fold: Literal[1, 2, 3] = 1  # which of the three official splits of UCF101 and HMDB51
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneRunConfig(BaseRunConfig):
+class FinetuneRunConfig(ClipRunConfig):
     """Where and how a fine-tuning runs; its results depend on this only by rounding."""
 
     # labelled test videos, their val split if they have splits; None: that of data, or what --val-share holds out

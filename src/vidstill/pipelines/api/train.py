@@ -214,7 +214,6 @@ def train_detector(
     keep_every: int | None = None,
     resume_from: int | None = None,
     resume_with: Mapping[str, Any] = {},
-    cache: Literal["auto", "off"] = "auto",
 ) -> TrainedModel:
     """Train a detector of actions and test it; the same call again resumes the run.
 
@@ -239,7 +238,6 @@ def train_detector(
         resume_from: Step of a checkpoint of this run to go on from; None: the newest one.
         resume_with: Settings with which the run goes on, by their dotted names: `{"optim.base_lr": 1e-4}`; recorded, so
             that the call without them goes on with them too.
-        cache: Of no effect here: key frames are decoded in every epoch.
 
     Returns:
         The run directory and the numbers of its test.
@@ -264,7 +262,6 @@ def train_detector(
         keep_every=keep_every,
         resume_from=resume_from,
         resume_with=_format_settings(resume_with),
-        cache=cache,
     )
     return _read_test(run_detector_training(resolved, run_config, init=optional_text(init), changes=typed))
 

@@ -26,7 +26,7 @@ from vidstill.pipelines.probe.config import ProbeRunConfig, open_probe_datasets
 from vidstill.pipelines.probe.feature_cache import hash_checkpoint
 from vidstill.pipelines.probe.report import ProbeReport, ProbeResult
 from vidstill.pipelines.probe.run import check_probe_encoder
-from vidstill.pipelines.run_config import BaseRunConfig
+from vidstill.pipelines.run_config import ClipRunConfig
 from vidstill.pipelines.run_dir import WeightsSource
 from vidstill.pipelines.session import TrainingSession
 from vidstill.tasks.probes.linear import LinearProbeModel
@@ -96,7 +96,7 @@ def train_lars_probe(source: str, run_config: ProbeRunConfig, config: LarsProbeC
     runtime = Runtime(run_config.precision)
     encoder = load_encoder(source, runtime=runtime)
     check_probe_encoder(encoder, run_config, [data])
-    base_config = BaseRunConfig(
+    base_config = ClipRunConfig(
         data=data.name,
         out=config.out,
         workers=run_config.workers,
