@@ -16,6 +16,7 @@ from damaged_videos import DAMAGED
 from deadly import kill, once
 from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
+from recorded_calls import record_calls
 from tiny_videos import numbered, write_video
 
 from vidstill.data.datasets import open_cache
@@ -113,24 +114,14 @@ def count_openings(tmp_path, monkeypatch) -> Callable[[], int]:
     log = tmp_path / "calls"
     log.touch()
 
-    def record(owner: object, name: str) -> None:
-        original = getattr(owner, name)
-
-        def call(*args, **options):
-            with log.open("a") as file:
-                file.write(f"{name}\n")
-            return original(*args, **options)
-
-        monkeypatch.setattr(owner, name, call)
-
     def count() -> int:
         calls = Counter(log.read_text().split())
         log.write_text("")
         assert calls["cat_file"] in (0, calls["__init__"])
         return calls["__init__"]
 
-    record(VideoReader, "__init__")
-    record(MemoryFileSystem, "cat_file")
+    record_calls(VideoReader, "__init__", log, monkeypatch)
+    record_calls(MemoryFileSystem, "cat_file", log, monkeypatch)
     return count
 
 

@@ -9,6 +9,7 @@ import fsspec
 import pytest
 import torch
 from fsspec.implementations.memory import MemoryFileSystem
+from recorded_calls import record_calls
 from tiny_videos import write_video
 
 from vidstill.data.datasets.train_clips import ClipsConfig, TrainClips
@@ -49,18 +50,8 @@ def count_calls(tmp_path, monkeypatch) -> Callable[[], Counter[str]]:
     log = tmp_path / "calls"
     log.touch()
 
-    def record(owner: object, name: str) -> None:
-        original = getattr(owner, name)
-
-        def call(*args, **options):
-            with log.open("a") as file:
-                file.write(f"{name}\n")
-            return original(*args, **options)
-
-        monkeypatch.setattr(owner, name, call)
-
-    record(av, "open")
-    record(MemoryFileSystem, "cat_file")
+    record_calls(av, "open", log, monkeypatch)
+    record_calls(MemoryFileSystem, "cat_file", log, monkeypatch)
     return lambda: Counter(log.read_text().split())
 
 
