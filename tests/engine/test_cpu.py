@@ -1,6 +1,7 @@
 """What a process takes of the CPU: bf16 by the processor's flags, threads, and a word on a busy machine."""
 
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -116,3 +117,26 @@ def test_busy_machine_is_a_problem_that_doctor_names_with_its_numbers(monkeypatc
     monkeypatch.setattr(os, "getloadavg", lambda: (1.5, 9.0, 9.0))
     assert main(["doctor"]) == 0
     assert "on 2 cores" not in capsys.readouterr().out
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps freed memory when it is told to")
+def test_freed_memory_is_kept_for_the_next_tensors():
+    """Counted in a process of its own: pages that the system maps while ten tensors of 40 MB are made and freed."""
+    script = """
+import resource, sys, torch
+from vidstill.engine.cpu import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+def count_new_pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.zeros(10_000_000) + 1
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+count_new_pages()
+print(count_new_pages())
+"""
+    counts = {
+        word: int(subprocess.run([sys.executable, "-c", script, word], capture_output=True, check=True).stdout)
+        for word in ("keep", "give_back")
+    }
+    assert counts["keep"] < 100 < counts["give_back"]

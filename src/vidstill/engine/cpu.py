@@ -1,5 +1,6 @@
 """What a process may use of the CPU: cores, threads, bf16, and whether other processes take it."""
 
+import ctypes
 import os
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import torch
 
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # the last one is Arm's
 _CPU_INFO = Path("/proc/cpuinfo")
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _MAX_INT = -1, -3, 2**31 - 1  # of mallopt(3)
 
 
 def count_cores() -> int:
@@ -56,6 +58,17 @@ def restore_num_threads(num_threads: int | None) -> None:
     """
     if num_threads is not None and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(num_threads)
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what this process frees, for the tensors of the next step; only glibc can be told.
+
+    Otherwise each large tensor is new memory, which the system first fills with zeros, page by page: a third of a step
+    of small models. The process takes no more than its peak.
+    """
+    if hasattr(libc := ctypes.CDLL(None), "gnu_get_libc_version"):
+        for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
+            libc.mallopt(option, _MAX_INT)
 
 
 def describe_overload() -> str:

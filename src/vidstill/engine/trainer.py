@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vidstill.engine.checkpoint import STATE_DIR
-from vidstill.engine.cpu import restore_num_threads
+from vidstill.engine.cpu import keep_freed_memory, restore_num_threads
 from vidstill.engine.distributed import Runtime
 from vidstill.engine.ema import WeightAverage
 from vidstill.engine.health import LossHistory
@@ -80,6 +80,8 @@ class Trainer:
         self.title, self.noun = title, noun
         self.max_nonfinite_steps, self.fork_step, self.validation = max_nonfinite_steps, fork_step, validation
         runtime.set_precision(runtime.precision)  # with a loss scale of this run's own
+        if runtime.device.type == "cpu":
+            keep_freed_memory()
         self.model = runtime.prepare(task)
         self.model.train()
         self.optimizer, self.ema = optim.build(task), WeightAverage(task, ema_decay)
