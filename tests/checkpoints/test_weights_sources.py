@@ -19,8 +19,8 @@ from huggingface_hub.utils._http import default_client_factory
 from safetensors.torch import save
 from web_server import COMMIT, Site, served
 
-from vidstill.checkpoints import fetch_url
-from vidstill.checkpoints.io import Checkpoint, list_checkpoint_files, read_checkpoint
+from vidstill.checkpoints import fetch_url, shipped
+from vidstill.checkpoints.io import Checkpoint, list_checkpoint_files, read_checkpoint, write_checkpoint
 from vidstill.pipelines.probe.feature_cache import hash_checkpoint
 from vidstill.utils.types import InputError
 
@@ -443,3 +443,13 @@ def test_what_the_hub_does_not_give_is_met_with_one_sentence(site, source, messa
 def test_without_the_network_the_hub_is_met_with_one_sentence(site, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     assert "connect to the network" in read_error("hf://org/name")
+
+
+def test_weights_that_come_with_the_package_are_named_without_a_path(tmp_path, monkeypatch):
+    write_checkpoint(tmp_path / "small.safetensors", {"encoder.x": torch.ones(2)}, {"kind": "pretraining"})
+    monkeypatch.setattr(shipped, "ASSETS", tmp_path)
+    checkpoint = read_checkpoint("shipped:small")
+    assert torch.equal(checkpoint.tensors["encoder.x"], torch.ones(2))
+    assert checkpoint.foreign_metadata["address"] == "shipped:small"
+    with pytest.raises(InputError, match=r"shipped:large does not come with vidstill; these weights do: shipped:small"):
+        read_checkpoint("shipped:large")

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import unquote, urldefrag, urlsplit
 
 from vidstill.checkpoints.fetch_url import build_fetch_error, download_url, refuse_redirects_out_of_tls
+from vidstill.checkpoints.shipped import SHIPPED_SCHEME, find_shipped_weights
 from vidstill.utils.checksums import DamagedFile, hash_file
 from vidstill.utils.files import PARTIAL_SUFFIX, rename_durably
 from vidstill.utils.types import InputError
@@ -41,6 +42,8 @@ def fetch_checkpoint(source: str | Path, check_file: Callable[[Path, str], objec
         return _fetch_url(text, check_file)
     if text.startswith("hf://"):
         return _fetch_from_hub(text)
+    if text.startswith(SHIPPED_SCHEME):
+        return find_shipped_weights(text)
     path = Path(source)
     if path.is_file() or path.is_dir():
         return path

@@ -104,7 +104,7 @@ def read_checkpoint(source: str | Path) -> Checkpoint:
     Args:
         source: A run directory; a `.safetensors` or `.pth` file with any suffix; a directory of transformers, with one
             file or several; `https://…/file.pth`, with `#sha256=…` or `#md5=…` to check it; a model of the Hugging Face
-            Hub, `hf://org/name[@revision][/file]` or `org/name`.
+            Hub, `hf://org/name[@revision][/file]` or `org/name`; weights that come with vidstill, `shipped:NAME`.
 
     Raises:
         InputError: There is no such source, it cannot be fetched, or it holds no weights.
