@@ -61,7 +61,7 @@ def restore_num_threads(num_threads: int | None) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep what this process frees, for the tensors of the next step; only glibc can be told.
+    """Let the C library keep what this process frees, for the tensors of the next step; this is a setting of glibc.
 
     Otherwise each large tensor is new memory, which the system first fills with zeros, page by page: a third of a step
     of small models. The process takes no more than its peak.
