@@ -91,7 +91,13 @@ def test_an_image_teacher_is_named():
     result = replace(
         result, models=tuple(replace(each, key={"amd": "mvd"}.get(each.key, each.key)) for each in result.models)
     )
-    assert "Its teacher’s pre-training took 61 s, an image teacher’s 20 s." in figures.describe_results(result)
+    text = figures.describe_results(result)
+    assert "Its teacher’s pre-training took 61 s. Its image teacher’s pre-training took 20 s." in text
+
+
+def test_a_teacher_that_comes_with_the_package_is_named():
+    models = tuple(replace(each, pretraining_seconds=0.0) for each in RESULT.models)
+    assert "Its teacher comes with vidstill." in figures.describe_results(replace(RESULT, models=models))
 
 
 def test_a_distillations_pixel_curve_is_explained_if_it_has_one():

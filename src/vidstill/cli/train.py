@@ -84,6 +84,7 @@ def quickstart_command(
     *,
     method: DistillationMethod = "dmae",
     data: str | None = None,
+    train_teacher: bool = False,
     out: Path = Path("runs/quickstart"),
     smoke_test: bool = False,
     seed: int = 0,
@@ -94,6 +95,8 @@ def quickstart_command(
     Args:
         method: Distillation method of the student.
         data: Labelled clips of your own with a val split, as for `finetune`; None: drawn clips.
+        train_teacher: Pre-train the teacher on the same clips as the students, instead of the one that comes with
+            vidstill.
         out: Directory of runs and report; another method in the same directory reuses what both share.
         smoke_test: Only a few steps of everything, to see that it runs; the numbers then mean nothing.
         seed: Random seed of the drawn clips and of every run.
@@ -105,6 +108,7 @@ def quickstart_command(
         out=out,
         method=method,
         data=data,
+        train_teacher=train_teacher,
         smoke_test=smoke_test,
         seed=seed,
         workers=workers,

@@ -145,13 +145,14 @@ def describe_results(result: QuickstartResult) -> str:
     few, many = result.num_labelled["few"], result.num_labelled["many"]
     name = MODELS[result.method].short_name
     teacher = next(each for each in result.models if each.key == "teacher")
-    image = f", an image teacher’s {result.image_teacher_seconds:.0f} s" if result.image_teacher_seconds else ""
+    seconds = {"teacher": teacher.pretraining_seconds, "image teacher": result.image_teacher_seconds}
+    teachers = "" if seconds["teacher"] else " Its teacher comes with vidstill."
+    teachers += "".join(f" Its {each}’s pre-training took {took:.0f} s." for each, took in seconds.items() if took)
     return (
         f"Top-1 on {result.num_test_clips} clips of {result.num_classes} classes (chance is {result.random_top1:.1f} "
         f"%), ± half of the 95 % interval that the choice of test clips alone gives. Frozen: a linear probe of the "
         f"encoder with {many} labels, from scratch of random weights; few and many: fine-tuned with {few} and {many}. "
-        f"{name}’s student met as many clips as VideoMAE’s. Its teacher’s pre-training took "
-        f"{teacher.pretraining_seconds:.0f} s{image}."
+        f"{name}’s student met as many clips as VideoMAE’s.{teachers}"
     )
 
 
@@ -166,8 +167,7 @@ def describe_noise(result: QuickstartResult) -> str:
     verdict = "more than" if abs(gain) > noise else "within"
     return (
         f"Frozen, the distilled student is {gain:+.1f} points from the one pre-trained on pixels: {verdict} the "
-        f"{noise:.1f} points that the choice of test clips explains. It is one seed of tiny models and of a teacher "
-        "that was trained for minutes: see docs/quickstart.md."
+        f"{noise:.1f} points that the choice of test clips explains. It is one seed: docs/quickstart.md has five."
     )
 
 

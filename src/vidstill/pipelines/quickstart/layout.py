@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from vidstill.checkpoints.shipped import TEACHER
 from vidstill.data.manifest.open import list_splits
 from vidstill.pipelines.labeled_data import open_labeled_splits
 from vidstill.pipelines.run_config import FinetuneRunConfig
@@ -41,20 +42,26 @@ class QuickstartLayout:
     Args:
         out: Directory of all runs and of the report.
         method: Distillation method of the student.
+        train_teacher: Whether the teacher is pre-trained here, too; else it is the one that comes with vidstill.
     """
 
     out: Path
     method: DistillationMethod
+    train_teacher: bool
 
     @property
     def pretrained(self) -> tuple[str, ...]:
         """The models that are pre-trained here, in order."""
-        image_teacher = ("image_teacher",) if self.method == "mvd" else ()
-        return ("teacher", *image_teacher, "videomae", self.method)
+        teachers = ["teacher"] * self.train_teacher + ["image_teacher"] * (self.method == "mvd")
+        return (*teachers, "videomae", self.method)
 
     @property
     def finetuned(self) -> tuple[str, ...]:
         return ("scratch", "videomae", self.method, "teacher")
+
+    def get_weights(self, key: str) -> str:
+        """Return the source of a pre-trained model's weights."""
+        return TEACHER if key == "teacher" and not self.train_teacher else str(self.get_pretrained(key))
 
     def get_pretrained(self, key: str) -> Path:
         return self.out / (key if "teacher" in key else f"student_{key}")

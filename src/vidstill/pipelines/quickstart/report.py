@@ -107,7 +107,7 @@ def _load_encoder(layout: QuickstartLayout, key: str, runtime: Runtime) -> ViT:
     if key == "scratch":
         torch.manual_seed(0)
         return recipes.finetune.encoder.build().to(runtime.device).eval()
-    weights = read_checkpoint(layout.get_pretrained(key))
+    weights = read_checkpoint(layout.get_weights(key))
     config = infer_encoder_config(weights, recipes.finetune.encoder)
     encoder = config.build()
     init_encoder(encoder, weights, config)

@@ -39,6 +39,7 @@ def quickstart(
     out: StrPath = "runs/quickstart",
     method: DistillationMethod = "dmae",
     data: StrPath | None = None,
+    train_teacher: bool = False,
     smoke_test: bool = False,
     seed: int = 0,
     workers: int = -1,
@@ -51,6 +52,8 @@ def quickstart(
         out: Directory of the runs and the report.
         method: Distillation method of the student; another one in the same directory reuses what both share.
         data: Labelled clips of your own with a val split, as for `finetune`; None: drawn clips.
+        train_teacher: Pre-train the teacher on the same clips as the students, instead of the one that comes with
+            vidstill.
         smoke_test: Only a few steps of everything, to see that it runs; the numbers then mean nothing.
         seed: Random seed of the drawn clips and of every run.
         workers: Decoding processes; -1: one less than there are cores.
@@ -58,8 +61,8 @@ def quickstart(
     Raises:
         InputError: `out` holds something else, the data cannot be used, or there are several processes.
     """
-    stages = _Stages(QuickstartLayout(Path(out), method), data, smoke_test, seed, Workers(workers=workers))
-    return stages.run()
+    layout = QuickstartLayout(Path(out), method, train_teacher)
+    return _Stages(layout, data, smoke_test, seed, Workers(workers=workers)).run()
 
 
 class _Stages:
@@ -102,13 +105,13 @@ class _Stages:
     def describe_command(self) -> str:
         options = {"--method": self.layout.method, "--data": self.data, "--seed": self.seed or None}
         words = [f"{option} {value}" for option, value in options.items() if value is not None]
-        words += ["--smoke-test"] * self.smoke_test
+        words += ["--train-teacher"] * self.layout.train_teacher + ["--smoke-test"] * self.smoke_test
         return " ".join(["vidstill quickstart", *words])
 
     def pretrain(self, key: str) -> None:
         recipe: PretrainRecipe = getattr(recipes, key)
         if key == "teacher":
-            recipe = replace(recipe, schedule=recipes.videomae.schedule)  # minutes, instead of hours
+            recipe = replace(recipe, schedule=recipes.videomae.schedule)  # minutes, not hours
         if key == self.layout.method:
             recipe = replace(recipe, method=self.set_teachers(recipe.method))
         recipe = self.fit_recipe(recipe, recipes.NUM_UNLABELLED, self.clips.num_unlabelled)
@@ -124,7 +127,7 @@ class _Stages:
         """Return a distillation's config with the weights of its teachers."""
         keys = {"teacher": "teacher", "video": "teacher", "image": "image_teacher"}
         teachers = {
-            field: replace(getattr(config, field), checkpoint=str(self.layout.get_pretrained(key)))
+            field: replace(getattr(config, field), checkpoint=self.layout.get_weights(key))
             for field, key in keys.items()
             if hasattr(config, field)
         }
@@ -139,7 +142,7 @@ class _Stages:
             workers=self.workers.workers,
             save_seconds=_SAVE_SECONDS,
         )
-        init = None if key == "scratch" else str(self.layout.get_pretrained(key))
+        init = None if key == "scratch" else self.layout.get_weights(key)
         run_finetuning(recipe, run_config, init=init, runtime=self.runtime)
 
     def fit_recipe(self, recipe: RecipeT, nominal: int, num_clips: int) -> RecipeT:
