@@ -4,9 +4,14 @@ from dataclasses import replace
 
 import pytest
 
+from vidstill.methods.common.masking import RandomMask
+from vidstill.methods.common.teacher import TeacherConfig
+from vidstill.methods.dmae import DMAEConfig
+from vidstill.methods.videomae import VideoMAEConfig
+from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import BASE, SMALL, ViTConfig
-from vidstill.tasks.classification import ClassifierConfig
-from vidstill.utils.flops import compute_model_cost
+from vidstill.tasks.classification import ClassificationTask, ClassifierConfig
+from vidstill.utils.flops import compute_model_cost, count_training_multiply_adds
 
 
 def products(model: ViTConfig, *, tokens: int, pixels: int) -> int:
@@ -40,3 +45,31 @@ def test_what_a_model_learns_besides_its_layers_is_counted_too():
 def test_nothing_is_stored_for_a_model_that_no_memory_holds():
     vast = ViTConfig(dim=65536, depth=16, heads=64)
     assert compute_model_cost(vast, num_frames=2, size=(16, 16)).parameter_millions > 800_000
+
+
+def test_a_training_step_costs_three_times_the_forward_pass_but_for_the_pixels_gradient():
+    model = ViTConfig(dim=24, depth=2, heads=2, tubelet=(2, 4, 4))
+
+    def build() -> ClassificationTask:
+        classifier = ClassifierConfig(encoder=model, num_classes=5).build()
+        return ClassificationTask(classifier, mixup=None, random_erasing=None, label_smoothing=0.0)
+
+    cost = count_training_multiply_adds(build, num_frames=4, size=(16, 8))
+    forward = products(model, tokens=16, pixels=96) + 24 * 5
+    assert cost == 3 * forward - 16 * 24 * 96
+
+
+def test_a_frozen_teacher_costs_its_forward_pass():
+    student, teacher = (ViTConfig(dim=dim, depth=2, heads=2, tubelet=(2, 4, 4)) for dim in (24, 48))
+    decoder, mask, size = DecoderConfig(dim=24, depth=1, heads=2), RandomMask(ratio=0.5), (16, 8)
+    plain = VideoMAEConfig(encoder=student, decoder=decoder, mask=mask)
+    distilled = DMAEConfig(
+        encoder=student,
+        decoder=decoder,
+        mask=mask,
+        teacher=TeacherConfig(model=teacher),
+        layer_pairs=((2, 2),),
+        align_class_token=False,
+    )
+    costs = [count_training_multiply_adds(each.build, num_frames=4, size=size) for each in (plain, distilled)]
+    assert costs[1] - costs[0] == products(teacher, tokens=8, pixels=96) + 3 * 8 * 24 * 48  # and the projection

@@ -1,9 +1,11 @@
 """The cost of a model: its parameters, and the multiply-adds of one clip, without weights or arithmetic."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -38,3 +40,19 @@ def compute_model_cost(config: Any, *, num_frames: int, size: tuple[int, int]) -
         with FlopCounterMode(display=False) as counter:
             model(clip)
     return ModelCost(sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2)
+
+
+def count_training_multiply_adds(build: Callable[[], nn.Module], *, num_frames: int, size: tuple[int, int]) -> int:
+    """Count the multiply-adds of a training step per clip: forward, backward, and a frozen teacher's forward.
+
+    Args:
+        build: Makes a task, which is called with clips, labels and seeds.
+        num_frames: Frames of a clip.
+        size: Rows and columns in pixels.
+    """
+    with torch.device("meta"):
+        task, count = build().train(), 2
+        numbers = torch.arange(count)
+        with FlopCounterMode(display=False) as counter:
+            task(torch.empty(count, 3, num_frames, *size), numbers, numbers).loss.backward()
+    return counter.get_total_flops() // 2 // count
