@@ -1,198 +1,198 @@
-"""The comparison of docs/evidence.md: one student, pre-trained by five methods at equal compute, and from scratch.
+"""Run the comparison of docs/evidence.md, whose protocol says what it is; every command resumes.
 
-    python scripts/evidence.py teachers OUT --data DIR           the teachers of the distillations
-    python scripts/evidence.py run OUT --data DIR --seed 0       one seed: pre-training and fine-tuning; it resumes
-    python scripts/evidence.py table OUT                         the results so far, as a table
+    python scripts/evidence.py run OUT                    pre-train and fine-tune the students of table 1
+    python scripts/evidence.py run OUT --part compute     the same at equal compute; also: ablations, real
+    python scripts/evidence.py test OUT                   select settings on validation clips, and test: once
+    python scripts/evidence.py table OUT                  write docs/evidence.csv, and the tables of docs/evidence.md
+    python scripts/evidence.py table docs/evidence.csv    the tables alone
 
-DIR has `actions/` and `images/`: video students are pre-trained on `actions/pretrain` and fine-tuned on each
-labelled set beside it, image students are pre-trained on the training part of each labelled set of `images/`.
-docs/evidence.md has the commands that make DIR, and those of the frozen probes.
+Processes with different --seeds may work on one OUT side by side.
 """
 
+import fcntl
 import json
-import statistics
-from dataclasses import dataclass, replace
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import evidence_tables
 import torch
 import tyro
-from torch.utils.flop_counter import FlopCounterMode
+from evidence_arms import (
+    IMAGE_TEACHER_CLIPS,
+    SEEDS,
+    Arm,
+    ClipSet,
+    Part,
+    Protocol,
+    adapt_to_real_clips,
+    build_finetuning,
+    choose_drawn_clips,
+    count_operations,
+    list_arms,
+    list_real_clips,
+    set_epochs,
+    write_still_clips,
+)
+from evidence_scores import name_finetuning, score_student
 
-from vidstill import finetune, pretrain
-from vidstill.data.datasets.train_clips import ClipsConfig
-from vidstill.data.datasets.view_clips import ViewsConfig
-from vidstill.data.transforms.color_jitter import ColorJitter
-from vidstill.data.transforms.crop import RandomResizedCrop
-from vidstill.data.transforms.frame_sampling import SegmentSampling
-from vidstill.engine.lr_schedule import CosineConfig
-from vidstill.methods.common.masking import NestedTubeMask, RandomMask, TubeMask
-from vidstill.models.vit import ViTConfig
-from vidstill.recipes import quickstart as settings
-from vidstill.recipes.recipe import FinetuneRecipe, PretrainRecipe
+import vidstill
+from vidstill.checkpoints.load import load_checkpoint
+from vidstill.checkpoints.shipped import STUDENT, TEACHER
+from vidstill.data.manifest.open import open_manifest
+from vidstill.figures.charts import read_log, sum_step_seconds
+from vidstill.recipes import quickstart as recipes
 from vidstill.utils.files import write_json
+from vidstill.utils.types import InputError
 
-METHODS = ("videomae", "mvd", "amd", "maskagain", "dmae")
-IMAGE_SETS = ("sign_digits",)
-EPOCHS = {"weizmann4": 150, "cctv_fight": 40, "home4": 80, "sign_digits": 50}  # fine-tuning
-VIDEO_COLOR_JITTER = ColorJitter()
+PROTOCOL = Protocol()
+PAGE = Path(__file__).parents[1] / "docs" / "evidence.md"
+ARM_FILE, RESULTS_FILE = "arm.json", "results.json"
+
+_RUN_OPTIONS: dict[str, Any] = {"workers": 0, "save_seconds": 20.0, "keep_states": 1}
+
+# ---- Pre-training and fine-tuning -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Setup:
-    """Data and clip size of one comparison.
+def run(
+    out: Annotated[Path, tyro.conf.Positional],
+    *,
+    part: Part = "main",
+    seeds: tuple[int, ...] = (),
+    only: str | None = None,
+    teacher: str = TEACHER,
+    student: str = STUDENT,
+    data: Path | None = None,
+) -> None:
+    """Pre-train and fine-tune the students of a part; nothing of the test clips is looked at.
 
     Args:
-        unlabelled: Pre-training set.
-        labelled: Fine-tuning sets by name.
-        epochs: VideoMAE's pre-training; the other methods take as many operations, so fewer epochs.
+        part: main: equal epochs; compute: equal compute; ablations; real: real clips.
+        seeds: Of initialisation, order, masks and drawn clips; none: the protocol's.
+        only: One of the part's students.
+        teacher: Run directory or weights file of the teacher.
+        student: The same of the distilled student that real clips start from.
+        data: Directory of the real clips: `actions/` and `images/`.
     """
-
-    name: str
-    unlabelled: Path
-    labelled: dict[str, Path]
-    frames: int
-    size: int
-    tubelet: tuple[int, int, int]
-    epochs: int
-    teacher_epochs: int
-
-    @property
-    def clips(self) -> ClipsConfig:
-        return ClipsConfig(
-            dataset=self.name,
-            sampling=SegmentSampling(num_frames=self.frames),  # over the whole, short video
-            size=(self.size, self.size),
-            crop=RandomResizedCrop(scale=(0.5, 1.0)),
-            flip_probability=0.5,
-        )
-
-    def adapt_encoder(self, size: ViTConfig) -> ViTConfig:
-        return replace(size, tubelet=self.tubelet)
-
-
-def list_setups(data: Path) -> list[Setup]:
-    actions, images = data / "actions", data / "images"
-    videos = {path.name: path for path in sorted(actions.iterdir()) if path.name != "pretrain"}
-    setups = [Setup("videos", actions / "pretrain", videos, 16, 32, (4, 8, 8), 60, 120)]
-    return setups + [
-        Setup(name, images / name, {name: images / name}, 1, 48, (1, 8, 8), 60, 100) for name in IMAGE_SETS
-    ]
-
-
-def build_pretrain_recipe(setup: Setup, name: str) -> PretrainRecipe:
-    """Adapt a quickstart recipe to this setup: normalized pixel targets, a mask ratio of 0.75."""
-    recipe: PretrainRecipe = getattr(settings, name)
-    method = recipe.method
-    if name == "amd":
-        method = replace(method, mask=NestedTubeMask(student_ratio=0.75, teacher_ratio=0.5))
-    elif name == "image_teacher":
-        method = replace(method, mask=RandomMask(ratio=0.75))
+    if (part == "real") != (data is not None):
+        raise InputError("the part real, and no other, needs --data DIR, with actions/ and images/")
+    for source in (teacher, student) if data else (teacher,):
+        load_checkpoint(source)  # refused before anything is trained
+    image_teacher, still_clips = out / "image_teacher", out / "still_clips"
+    if data is None:
+        train_image_teacher(image_teacher)
     else:
-        method = replace(method, mask=TubeMask(ratio=0.75))
-    if hasattr(method, "target"):
-        method = replace(method, target=type(method).target)
-    if name != "image_teacher":
-        method = replace(method, encoder=setup.adapt_encoder(method.encoder))
-    for field in ("teacher", "video"):
-        if hasattr(method, field):
-            method = replace(
-                method,
-                **{field: replace(getattr(method, field), model=setup.adapt_encoder(getattr(method, field).model))},
-            )
-    if name == "mvd" and setup.frames == 1:
-        method = replace(method, video=None)  # as the paper's on images
-    clips = setup.clips if name != "image_teacher" else replace(setup.clips, sampling=SegmentSampling(num_frames=1))
-    return replace(recipe, method=method, clips=clips, optim=replace(recipe.optim, base_lr=4e-3), batch=64)
+        with wait_for_others(still_clips):
+            if not (still_clips / "val.csv").exists():
+                write_still_clips(data / "images" / "sign_digits", still_clips)
+    arms = list_arms(part, PROTOCOL, teacher, student, image_teacher)
+    if only is not None and only not in [arm.key for arm in arms]:
+        raise InputError(f"--only is {only!r}; the part {part} has {', '.join(arm.key for arm in arms)}")
+    for seed in seeds or SEEDS[part]:
+        sets = [choose_drawn_clips(PROTOCOL, seed)] if data is None else list_real_clips(data, still_clips)
+        for clips in sets:
+            for arm in arms:
+                if only in (None, arm.key):
+                    train_arm(out, arm, clips, seed, budget="compute" if part == "compute" else "epochs")
 
 
-def set_epochs(recipe: PretrainRecipe, epochs: int) -> PretrainRecipe:
-    return replace(recipe, schedule=CosineConfig(epochs=epochs, warmup_epochs=max(1, epochs // 20)))
+def train_image_teacher(out: Path) -> None:
+    """Pre-train MVD's teacher of frames."""
+    clips = f"made:unlabelled={PROTOCOL.num_unlabelled},{recipes.CLIPS},seed={IMAGE_TEACHER_CLIPS}"
+    with wait_for_others(out):
+        recipe = set_epochs(recipes.image_teacher, PROTOCOL, PROTOCOL.image_teacher_epochs)
+        vidstill.pretrain(recipe, data=clips, out=out, **_RUN_OPTIONS)
 
 
-def count_operations(recipe: PretrainRecipe) -> int:
-    """Count the multiply-adds of a training step per clip: forward and backward passes, and the teachers' forward."""
-    method = recipe.method.build().train()
-    clip = torch.zeros(2, 3, recipe.clips.sampling.num_frames, *recipe.clips.size)
-    with FlopCounterMode(display=False) as counter:
-        method(clip, seed=torch.arange(2)).loss.backward()
-    return counter.get_total_flops() // 2 // len(clip)
+@contextmanager
+def wait_for_others(path: Path) -> Iterator[None]:
+    """Hold a lock beside `path` during the block; another process waits for its end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f"{path.name}.wait").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
-def teachers(out: Annotated[Path, tyro.conf.Positional], *, data: Path) -> None:
-    """Pre-train the teachers: a VideoMAE of twice the width, an MAE on frames."""
-    for setup in list_setups(data):
-        for name, epochs in (("teacher", setup.teacher_epochs), ("image_teacher", setup.teacher_epochs // 2)):
-            recipe = set_epochs(build_pretrain_recipe(setup, name), epochs)
-            pretrain(recipe, data=setup.unlabelled, out=out / setup.name / name, workers=1)
+def train_arm(out: Path, arm: Arm, clips: ClipSet, seed: int, budget: str) -> None:
+    """Pre-train one student with one seed, fine-tune it with every learning rate, and record what was done."""
+    name = f"{budget}/{arm.key}_{seed}"
+    run_dir, init = out / clips.name / name, arm.start
+    if (run_dir / ARM_FILE).exists():
+        return
+    cost = {"clips": 0, "multiply_adds": 0, "seconds": 0.0}
+    if arm.recipe is not None:
+        recipe = replace(arm.recipe, seed=seed)
+        num_clips = len(open_manifest(clips.unlabelled, split="train"))
+        if clips.validation is None:
+            recipe = adapt_to_real_clips(recipe, PROTOCOL, num_clips)
+        pretrained = out / clips.pretraining / name / "pretrained"
+        init = str(vidstill.pretrain(recipe, data=clips.unlabelled, out=pretrained, **_RUN_OPTIONS))
+        log = read_log(pretrained)
+        met = len(log) * recipe.batch
+        cost = {"clips": met, "multiply_adds": met * count_operations(recipe), "seconds": sum_step_seconds(log)}
+    rates = PROTOCOL.learning_rates if clips.validation else PROTOCOL.real_learning_rates
+    finetuned = clips.labelled if arm.finetuned is None else arm.finetuned
+    for labels, lr in ((labels, lr) for labels in finetuned for lr in rates):
+        vidstill.finetune(
+            replace(build_finetuning(PROTOCOL, clips, labels, lr), seed=seed),
+            data=clips.labelled[labels],
+            test_data=clips.monitored,
+            init=init,
+            out=run_dir / name_finetuning(labels, lr),
+            **_RUN_OPTIONS,
+        )
+    facts = {"arm": arm.key, "budget": budget, "seed": seed, "init": init, "clip_set": asdict(clips)}
+    facts |= {"finetuned": list(finetuned), "learning_rates": rates, "commit": describe_commit()}
+    write_json(run_dir / ARM_FILE, {**facts, **cost})
 
 
-def run(out: Annotated[Path, tyro.conf.Positional], *, data: Path, seed: int) -> None:
-    """Pre-train and fine-tune every student with one seed; finished runs are reused."""
-    for setup in list_setups(data):
-        videomae_operations = count_operations(build_pretrain_recipe(setup, "videomae"))
-        for method in (*METHODS, "scratch"):
-            init, facts = None, {}
-            if method != "scratch":
-                recipe = build_pretrain_recipe(setup, method)
-                operations = count_operations(recipe)
-                epochs = max(1, round(setup.epochs * videomae_operations / operations))
-                facts = {"epochs": epochs, "operations": operations}
-                teachers = {
-                    field: replace(getattr(recipe.method, field), checkpoint=str(out / setup.name / teacher))
-                    for field, teacher in (
-                        ("teacher", "teacher"),
-                        ("video", "teacher"),
-                        ("image", "image_teacher"),
-                    )
-                    if getattr(recipe.method, field, None) is not None
-                }
-                recipe = replace(set_epochs(recipe, epochs), seed=seed, method=replace(recipe.method, **teachers))
-                run_dir = out / setup.name / "students" / f"{method}_{seed}"
-                init = pretrain(recipe, data=setup.unlabelled, out=run_dir, workers=1)
-            for name, folder in setup.labelled.items():
-                recipe = replace(build_finetune_recipe(setup, name), seed=seed)
-                run_dir = out / setup.name / name / f"{method}_{seed}"
-                finetuned = finetune(recipe, data=folder, out=run_dir, init=init, workers=1)
-                result = {"method": method, "set": name, "top1": finetuned.metrics["top1"]}
-                write_json(run_dir / "evidence.json", {**facts, **result})
+def describe_commit() -> str:
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    return subprocess.run(command, cwd=PAGE.parent, capture_output=True, text=True).stdout.strip()
 
 
-def build_finetune_recipe(setup: Setup, name: str) -> FinetuneRecipe:
-    """Adapt the quickstart's fine-tuning; color jitter hides the lighting that reveals a recording's class."""
-    recipe, batch = settings.finetune, 32 if setup.frames == 1 else 16
-    return replace(
-        recipe,
-        encoder=setup.adapt_encoder(recipe.encoder),
-        clips=replace(setup.clips, dataset=name),
-        views=ViewsConfig(
-            sampling=setup.clips.sampling,
-            temporal_clips=1,
-            spatial_crops=1,
-            short_side=setup.size,
-            size=(setup.size, setup.size),
-        ),
-        optim=replace(recipe.optim, base_lr=(5e-4 if setup.frames == 1 else 1e-3) * 256 / batch),
-        schedule=CosineConfig(epochs=EPOCHS[name], warmup_epochs=5),
-        batch=batch,
-        color_jitter=None if setup.frames == 1 else VIDEO_COLOR_JITTER,
-    )
+# ---- Test -----------------------------------------------------------------------------------------------------------
 
 
-def table(out: Annotated[Path, tyro.conf.Positional]) -> None:
-    """Print one row per student: mean and standard deviation of its fine-tuned top-1 over the seeds, and each seed."""
-    results = [json.loads(path.read_text()) for path in sorted(out.glob("*/*/*/evidence.json"))]
-    sets = sorted({result["set"] for result in results}, key=list(EPOCHS).index)
-    print("| student | " + " | ".join(sets) + " |")
-    for method in ("scratch", *METHODS):
-        cells = []
-        for name in sets:
-            values = [r["top1"] for r in results if (r["method"], r["set"]) == (method, name)]
-            std = statistics.stdev(values) if len(values) > 1 else 0.0
-            cells.append(f"{statistics.mean(values):.1f} ± {std:.1f} ({', '.join(f'{v:.1f}' for v in values)})")
-        print(f"| {method} | " + " | ".join(cells) + " |")
+def run_test(out: Annotated[Path, tyro.conf.Positional], *, seeds: tuple[int, ...] = ()) -> None:
+    """Fit the probes, select settings on validation clips, and test each student that is trained; once.
+
+    Args:
+        seeds: Students of these seeds; none: all.
+    """
+    for path in sorted(out.glob(f"*/*/*/{ARM_FILE}")):
+        arm = json.loads(path.read_text())
+        results = path.with_name(RESULTS_FILE)
+        if (not seeds or arm["seed"] in seeds) and not results.exists():
+            shared = {name: arm[name] for name in ("arm", "budget", "seed", "clips", "multiply_adds", "commit")}
+            shared |= {"data": arm["clip_set"]["name"], "seconds": round(arm["seconds"], 1)}
+            write_json(results, [{**shared, **row} for row in score_student(arm, path.parent)])
+
+
+# ---- Tables ---------------------------------------------------------------------------------------------------------
+
+
+def table(source: Annotated[Path, tyro.conf.Positional], *, page: Path = PAGE) -> None:
+    """Write the tables of the page, and its CSV beside it if `source` is the directory of the runs.
+
+    Args:
+        source: Directory of the runs, or a CSV.
+        page: The page.
+    """
+    if source.is_dir():
+        files = sorted(source.glob(f"*/*/*/{RESULTS_FILE}"))
+        rows = [row for path in files for row in json.loads(path.read_text())]
+        source = evidence_tables.write_rows(page.with_suffix(".csv"), rows)
+    evidence_tables.write_page(page, evidence_tables.format_tables(evidence_tables.read_rows(source)))
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    tyro.extras.subcommand_cli_from_dict({"teachers": teachers, "run": run, "table": table})
+    try:
+        tyro.extras.subcommand_cli_from_dict({"run": run, "test": run_test, "table": table})
+    except InputError as error:
+        sys.exit(print(f"evidence.py: {error}", file=sys.stderr) or 2)

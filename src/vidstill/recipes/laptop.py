@@ -1,4 +1,4 @@
-"""Recipes for a few hundred real videos on two CPU cores: clips of 64 × 64 pixels; docs/evidence.md uses them.
+"""Recipes for a few hundred real videos on two CPU cores: clips of 64 × 64 pixels; docs/log.md has results.
 
 They are no paper's: sizes and epochs fit within an hour, all else is VideoMAE's and AMD's unless a comment says
 otherwise.
