@@ -155,18 +155,19 @@ def read_csv(tables, path, *, without=("seconds", "commit")):
 
 
 def compare(script, out, page, teacher, **options):
-    script.run(out, teacher=teacher, **{"seeds": (0, 1), **options})
+    script.run(out, teacher=teacher, seeds=(0,), **options)
     script.run_test(out)
     script.table(out, page=page)
 
 
+@pytest.mark.timeout(900)  # twenty students
 def test_the_command_goes_from_nothing_to_the_tables(comparison, tables, monkeypatch):
     script, folder, teacher = comparison
     monkeypatch.setattr(script, "PROTOCOL", replace(script.PROTOCOL, learning_rates=(1e-3,)))
     page = folder / "page.md"
     page.write_text(f"# Evidence\n\n{tables.START}{tables.END}Below.\n")
     for part in ("main", "compute", "ablations"):
-        compare(script, folder / "out", page, teacher, part=part, seeds=(0,))
+        compare(script, folder / "out", page, teacher, part=part)
     text = page.read_text()
     assert text.startswith("# Evidence\n\n" + tables.START)
     assert text.endswith(tables.END + "Below.\n")
@@ -185,12 +186,13 @@ def test_the_command_goes_from_nothing_to_the_tables(comparison, tables, monkeyp
     assert page.read_bytes() == before
     for module, name in ((vidstill, "finetune"), (script, "score_student")):
         monkeypatch.setattr(module, name, lambda *_, **options: pytest.fail("it was trained or tested before"))
-    compare(script, folder / "out", page, teacher, seeds=(0,))
+    compare(script, folder / "out", page, teacher)
     assert page.read_bytes() == before
 
 
 def test_a_command_that_is_interrupted_goes_on_to_the_same_results(comparison, tables, monkeypatch):
     script, folder, teacher = comparison
+    monkeypatch.setattr(script, "PROTOCOL", replace(script.PROTOCOL, num_labelled={"many": 16}))
     pages = [folder / name for name in ("whole.md", "interrupted.md")]
     for page in pages:
         page.write_text(tables.START + tables.END)
@@ -210,15 +212,15 @@ def test_a_command_that_is_interrupted_goes_on_to_the_same_results(comparison, t
         return call
 
     monkeypatch.setattr(vidstill, "pretrain", fail_once("pretrain", 2))
-    monkeypatch.setattr(vidstill, "finetune", fail_once("finetune", 3))
-    monkeypatch.setattr(script, "score_student", fail_once("score", 2))
+    monkeypatch.setattr(vidstill, "finetune", fail_once("finetune", 1))
+    monkeypatch.setattr(script, "score_student", fail_once("score", 1))
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
             compare(script, folder / "interrupted", pages[1], teacher, only="dmae")
     compare(script, folder / "interrupted", pages[1], teacher, only="dmae")
     whole, interrupted = (read_csv(tables, page.with_suffix(".csv")) for page in pages)
     assert whole == interrupted
-    assert len(whole) == 2 * 4  # seeds × metrics
+    assert [row["metric"] for row in whole] == ["attentive", "linear", "many"]
 
 
 def test_no_test_clip_is_drawn_before_the_test(scripts, comparison, monkeypatch):
@@ -258,10 +260,11 @@ def test_real_clips_are_compared_with_the_same_code(comparison, tables, tmp_path
     data = make_real_data(tmp_path / "data")
     page = tmp_path / "real.md"
     page.write_text(tables.START + tables.END)
-    compare(script, tmp_path / "out", page, teacher, part="real", student=teacher, data=data, seeds=(0,))
+    for only in ("teacher", "dmae"):
+        compare(script, tmp_path / "out", page, teacher, part="real", student=teacher, data=data, only=only)
     rows = tables.read_rows(page.with_suffix(".csv"))
     assert {row["data"] for row in rows} == {"weizmann4", "cctv_fight", "sign_digits"}
-    assert {row["arm"] for row in rows} == {"scratch", "student", "teacher", "videomae", "dmae"}
+    assert {row["arm"] for row in rows} == {"teacher", "dmae"}
     assert page.read_text().count("### Real clips") == 3
 
 
