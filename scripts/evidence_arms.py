@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from PIL import Image
-from torch.utils.flop_counter import FlopCounterMode
 
 from vidstill.checkpoints.load import infer_encoder_config, load_checkpoint
 from vidstill.data.manifest.open import open_manifest
@@ -20,6 +18,7 @@ from vidstill.recipes import quickstart as recipes
 from vidstill.recipes.recipe import FinetuneRecipe, PretrainRecipe
 from vidstill.synthetic.dataset import encode_h264
 from vidstill.utils.files import write_bytes
+from vidstill.utils.flops import count_training_multiply_adds
 
 Part = Literal["main", "compute", "ablations", "real"]
 
@@ -217,11 +216,8 @@ def set_epochs(recipe: PretrainRecipe, protocol: Protocol, epochs: int) -> Pretr
 
 def count_operations(recipe: PretrainRecipe) -> int:
     """Count a clip's multiply-adds in a training step: forward and backward passes, and the teachers' forward."""
-    method = recipe.method.build().train()
-    clip = torch.zeros(2, 3, recipe.clips.sampling.num_frames, *recipe.clips.size)
-    with FlopCounterMode(display=False) as counter:
-        method(clip, seed=torch.arange(2)).loss.backward()
-    return counter.get_total_flops() // 2 // len(clip)
+    clips = recipe.clips
+    return count_training_multiply_adds(recipe.method.build, num_frames=clips.sampling.num_frames, size=clips.size)
 
 
 def adapt_to_real_clips(recipe: PretrainRecipe, protocol: Protocol, num_clips: int) -> PretrainRecipe:
