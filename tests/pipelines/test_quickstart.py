@@ -19,7 +19,7 @@ RESULT = QuickstartResult(
         ModelResult(
             key=key,
             probe_top1=probe,
-            top1={"few": probe + 10, "many": probe + 20},
+            top1={} if key == "teacher" else {"few": probe + 10, "many": probe + 20},
             num_params=1_234_567,
             flops=98_765_432,
             pretraining_seconds=0.0 if key == "scratch" else 61.4,
@@ -57,7 +57,7 @@ def test_the_interval_is_binomial():
     assert RESULT.compute_margin(50.0) == pytest.approx(1.96 * 100 * sqrt(0.5 * 0.5 / 400))
 
 
-@pytest.mark.parametrize("number", ["15.0 ±3.5", "30.0 ±4.5", "60.0 ±4.8", "70.0 ±4.5", "1.23", "0.0988", "61", "–"])
+@pytest.mark.parametrize("number", ["15.0 ±3.5", "30.0 ±4.5", "60.0 ±4.8", "50.0 ±4.9", "1.23", "0.0988", "61", "–"])
 def test_table_and_page_show_every_number(number):
     assert number in printed(80)
     assert number in page()

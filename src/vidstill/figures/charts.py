@@ -170,14 +170,14 @@ class ModelScore(NamedTuple):
     """A model's top-1 accuracies, in percent."""
 
     name: str
-    top1: float
+    top1: float | None  # None: it was not fine-tuned
     margin: float  # half the length of the error bar of top1
     probe_top1: float
     color: str  # as ChartLine's
 
 
 def draw_score_chart(scores: Sequence[ModelScore], random_top1: float, x_label: str) -> str:
-    """Draw one row per model: a dot with its error bar for `top1`, a ring for `probe_top1`.
+    """Draw one row per model: a dot with its error bar for `top1`, if there is one, and a ring for `probe_top1`.
 
     Args:
         random_top1: Accuracy of a random classifier in percent, drawn as a dashed line.
@@ -185,7 +185,8 @@ def draw_score_chart(scores: Sequence[ModelScore], random_top1: float, x_label: 
     with open_figure(_WIDTH, 0.8 + 0.4 * len(scores), _SVG_STYLE) as figure:
         axes = figure.add_subplot()
         for row, (_, top1, error, probe_top1, color) in enumerate(scores):
-            axes.errorbar(top1, row, xerr=error, fmt="o", ms=7, color=color)
+            if top1 is not None:
+                axes.errorbar(top1, row, xerr=error, fmt="o", ms=7, color=color)
             axes.plot(probe_top1, row, "o", ms=6, mfc="none", mew=1.6, color=color)
         axes.axvline(random_top1, color="#8a857f", linestyle=(0, (3, 3)), linewidth=1.0)
         axes.annotate("chance", (random_top1, 1.0), xycoords=("data", "axes fraction"), ha="center", va="bottom")
@@ -195,7 +196,10 @@ def draw_score_chart(scores: Sequence[ModelScore], random_top1: float, x_label: 
         axes.grid(axis="y", visible=False)
         axes.invert_yaxis()
         axes.set(xlabel=x_label, xlim=(0, None))
-        values = ", ".join(f"{s.name} {s.top1:.1f} ± {s.margin:.1f}, probe {s.probe_top1:.1f}" for s in scores)
+        values = ", ".join(
+            f"{s.name} {'' if s.top1 is None else f'{s.top1:.1f} ± {s.margin:.1f}, '}probe {s.probe_top1:.1f}"
+            for s in scores
+        )
         return _save_svg(figure, f"{x_label}: {values}")
 
 

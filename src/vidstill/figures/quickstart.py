@@ -84,7 +84,7 @@ class ModelResult:
 
     key: str  # of MODELS
     probe_top1: float  # of a linear probe of the frozen encoder, percent
-    top1: Mapping[str, float]  # after fine-tuning with few and with many labels, percent
+    top1: Mapping[str, float]  # after fine-tuning with few and with many labels, percent; the teacher has none
     num_params: int  # of the classifier
     flops: int  # of one view, in multiply-adds
     pretraining_seconds: float  # 0: it was not pre-trained here; without those of its teacher
@@ -119,8 +119,8 @@ class QuickstartResult:
             (
                 MODELS[model.key].name,
                 *(
-                    f"{top1:.1f} ±{self.compute_margin(top1):.1f}"
-                    for top1 in (model.probe_top1, model.top1["few"], model.top1["many"])
+                    "–" if top1 is None else f"{top1:.1f} ±{self.compute_margin(top1):.1f}"
+                    for top1 in (model.probe_top1, model.top1.get("few"), model.top1.get("many"))
                 ),
                 f"{model.num_params / 1e6:.3g}",
                 f"{model.flops / 1e9:.3g}",
@@ -242,14 +242,18 @@ def render_quickstart_page(
             f"{title}: top-1 on the test clips",
             draw_score_chart(
                 [
-                    ModelScore(MODELS[each.key].short_name, top1, result.compute_margin(top1), each.probe_top1, color)
-                    for each, top1, color in ((each, each.top1[name], MODELS[each.key].color) for each in result.models)
+                    ModelScore(
+                        MODELS[each.key].short_name, top1, result.compute_margin(top1 or 0.0), each.probe_top1, color
+                    )
+                    for each, top1, color in (
+                        (each, each.top1.get(name), MODELS[each.key].color) for each in result.models
+                    )
                 ],
                 result.random_top1,
                 "top-1, %",
             ),
             f"Dot: fine-tuned with {result.num_labelled[name]} labels, and its 95 % interval. Ring: linear probe of "
-            "the frozen encoder.",
+            "the frozen encoder, all that is measured of the teacher.",
         )
         for name, title in labels.items()
     ]

@@ -57,7 +57,7 @@ class QuickstartLayout:
 
     @property
     def finetuned(self) -> tuple[str, ...]:
-        return ("scratch", "videomae", self.method, "teacher")
+        return ("scratch", "videomae", self.method)
 
     def get_weights(self, key: str) -> str:
         """Return the source of a pre-trained model's weights."""
@@ -77,7 +77,7 @@ def choose_drawn_clips(seed: int, *, smoke_test: bool) -> QuickstartClips:
     )
     num_labelled = dict(zip(LABELS, (few, many), strict=True))
     spec = f"{recipes.CLIPS},seed={seed}"
-    validation = f"made:val={min(num_test, 256)},{recipes.CLIPS},seed={seed + _VALIDATION_SEED}"
+    validation = f"made:val={min(num_test, 64)},{recipes.CLIPS},seed={seed + _VALIDATION_SEED}"
     labelled = {  # the test set has an address of its own, so that it is drawn once for all
         name: FinetuneRunConfig(
             data=f"made:train={count},{spec}", test_data=f"made:val={num_test},{spec}", val_data=validation, out=Path()

@@ -58,7 +58,7 @@ def build_report(
     config = clips.labelled["many"]
     splits = open_labeled_splits(config.data, test_data=config.test_data, val_data=config.val_data)
     train, test = (_load_clips(manifest, runtime, workers) for manifest in (splits.train, splits.test))
-    encoders = {key: _load_encoder(layout, key, runtime) for key in layout.finetuned}
+    encoders = {key: _load_encoder(layout, key, runtime) for key in (*layout.finetuned, "teacher")}
     pretraining = {key: read_log(layout.get_pretrained(key)) for key in layout.pretrained}
     models = tuple(
         _summarize_model(
@@ -130,7 +130,7 @@ def _summarize_model(
     cost = compute_model_cost(classifier, num_frames=views.sampling.num_frames, size=views.size)
     train_features, test_features = (_extract_features(encoder, clips, runtime) for clips, _ in (train, test))
     probe = evaluate_linear_probe(train_features, train[1].cpu(), test_features, test[1].cpu(), num_classes)
-    runs = {labels: layout.get_finetuned(key, labels) for labels in LABELS}
+    runs = {labels: layout.get_finetuned(key, labels) for labels in LABELS if key in layout.finetuned}
     return ModelResult(
         key=key,
         probe_top1=probe.top1,

@@ -134,8 +134,7 @@ class _Stages:
         return replace(config, **teachers)
 
     def finetune(self, key: str, labels: str) -> None:
-        recipe = recipes.finetune_teacher if key == "teacher" else recipes.finetune
-        recipe = self.fit_recipe(recipe, recipes.NUM_FEW, self.clips.num_labelled[labels])
+        recipe = self.fit_recipe(recipes.finetune, recipes.NUM_FEW, self.clips.num_labelled[labels])
         run_config = replace(
             self.clips.labelled[labels],
             out=self.layout.get_finetuned(key, labels),
