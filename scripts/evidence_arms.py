@@ -45,10 +45,10 @@ class Protocol:
     epochs: int = 10  # of the pre-trainings at equal epochs
     image_teacher_epochs: int = 40
     finetuning_steps: int = 600
-    learning_rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3)  # of the fine-tuning; one is selected
-    real_learning_rates: tuple[float, ...] = (1e-3,)  # of real clips, which are too few to select one
+    learning_rates: tuple[float, ...] = (5e-4, 1e-3)  # of the fine-tuning; one is selected
+    real_learning_rates: tuple[float, ...] = (5e-4,)  # of real clips, which are too few to select one
     batch: int = 64
-    finetuning_batch: int = 32
+    finetuning_batch: int = 64
 
 
 @dataclass(frozen=True)
