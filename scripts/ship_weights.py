@@ -1,6 +1,6 @@
 """Make weights that come with the package from a finished run: its encoder in half precision, and its log in short.
 
-    python scripts/ship_weights.py RUN src/vidstill/assets/quickstart-teacher.safetensors
+python scripts/ship_weights.py RUN src/vidstill/assets/quickstart-teacher.safetensors
 """
 
 import argparse
