@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vidstill.data.manifest.hold_out import hold_out, identify_files
+from vidstill.data.manifest.hold_out import hold_out, identify_files, list_folds
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.manifest.open import open_manifest
 from vidstill.data.manifest.table import VideoTable
@@ -189,3 +189,48 @@ def test_a_large_list_is_split_in_one_pass():
     rows = VideoTable(Path("/d"), [f"{i}.mp4" for i in range(len(index))], {"label": index, "file_size": index})
     manifest = Manifest(rows, tuple("abcdefg"), "", Path(), "")
     assert set(np.bincount(hold_out(manifest, 0.1)[1].rows.labels)) <= {1428, 1429}
+
+
+# ---- Folds ----------------------------------------------------------------------------------------------------------
+
+
+def test_each_video_is_held_out_in_one_fold_and_each_class_in_every_fold(tmp_path):
+    lines = [f"{label}/{i}.mp4 {label}" for label, count in enumerate((30, 12, 2)) for i in range(count)]
+    manifest = open_manifest(write_list(tmp_path, lines))
+    folds = list_folds(manifest, 3)
+    assert sorted(name for _, part in folds for name in names(part)) == sorted(names(manifest))
+    for rest, part in folds:
+        assert sorted(names(rest) + names(part)) == sorted(names(manifest))
+        assert (count_labels(part)["0"], count_labels(part)["1"]) == (10, 4)
+    assert [each.fingerprint for fold in list_folds(manifest, 3) for each in fold] == [
+        each.fingerprint for fold in folds for each in fold
+    ]
+
+
+def test_without_groups_neighbours_by_name_stay_together_however_the_list_is_ordered(tmp_path):
+    paths = [f"p{person}_{label}_{i}.mp4" for label in "ab" for person in range(3) for i in range(4)]
+    order = np.random.default_rng(0).permutation(len(paths))
+    manifest = open_manifest(write_list(tmp_path, [f"{paths[i]} {int('_b_' in paths[i])}" for i in order]))
+    persons = [{name.partition("_")[0] for name in names(part)} for _, part in list_folds(manifest, 3)]
+    assert persons == [{"p0"}, {"p1"}, {"p2"}]
+
+
+def test_groups_stay_together_unless_there_are_fewer_than_folds(tmp_path):
+    rows = [f"{i}.mp4,{i % 2},{i % 7 // 2}" for i in range(56)]
+    manifest = open_manifest(write_list(tmp_path / "four", ["path,label,group", *rows]))
+    folds = list_folds(manifest, 3)
+    groups = [{manifest.rows.groups[index] for index in part.rows.column("group")} for _, part in folds]
+    assert len(folds) == 3
+    assert all(groups)
+    assert sum(map(len, groups)) == len(set.union(*groups)) == 4
+    two = open_manifest(
+        write_list(tmp_path / "two", ["path,label,group", *(f"{i}.mp4,{i % 2},{i % 4 // 2}" for i in range(24))])
+    )
+    assert [count_labels(part) for _, part in list_folds(two, 3)] == [{"0": 4, "1": 4}] * 3
+
+
+def test_rows_of_one_file_are_held_out_together(tmp_path):
+    lines = ["path,label", *(f"{i // 2}.mp4,{i // 2 % 2}" for i in range(24))]
+    manifest = open_manifest(write_list(tmp_path, lines))
+    files = [set(names(part)) for _, part in list_folds(manifest, 3)]
+    assert sum(map(len, files)) == len(set.union(*files)) == 12

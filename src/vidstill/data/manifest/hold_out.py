@@ -7,7 +7,7 @@ from functools import cache
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int64
 
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.manifest.table import VideoTable
@@ -53,6 +53,46 @@ def hold_out(manifest: Manifest, share: float, *, by: SplitBy = "clip", seed: in
         manifest.select(~is_held_out, f"without the {percent} that are held out"),
         manifest.select(is_held_out, f"the {percent} that are held out"),
     )
+
+
+def list_folds(manifest: Manifest, count: int) -> list[tuple[Manifest, Manifest]]:
+    """Split a dataset for cross-validation, stratified by class: of each fold the rest, and the part that is held out.
+
+    Groups that the rows state stay together. Where they state none, or fewer than folds, a class is cut in the order of
+    its files' names, since neighbours are often of one recording. The folds depend on nothing but the rows.
+
+    Args:
+        count: Folds; each video is held out in one of them, as far as there are enough.
+    """
+    is_grouped = read_groups(manifest.rows) is not None and count_groups(manifest, "group") >= count
+    folds = _choose_group_folds(manifest, count) if is_grouped else _choose_name_folds(manifest, count)
+    return [
+        (manifest.select(folds != fold, f"without fold {fold + 1}"), manifest.select(folds == fold, f"fold {fold + 1}"))
+        for fold in np.unique(folds).tolist()
+    ]
+
+
+def _choose_group_folds(manifest: Manifest, count: int) -> Int64[np.ndarray, "n"]:
+    units = np.unique(_list_groups(manifest, "group"), return_inverse=True)[1]
+    folds = np.zeros(len(units), np.int64)
+    for fold in range(1, count):  # each takes its share of what the folds before have left
+        rest = np.flatnonzero(folds == 0)
+        others = np.unique(units[rest], return_inverse=True)[1]
+        left = manifest.select(folds == 0, "")
+        folds[rest[_choose_units(others, left, 1 / (count - fold + 1), seed=0)[others]]] = fold
+    return folds
+
+
+def _choose_name_folds(manifest: Manifest, count: int) -> Int64[np.ndarray, "n"]:
+    rows, labels = manifest.rows.list_label_pairs()
+    first_label = dict(zip(rows[::-1].tolist(), labels[::-1].tolist(), strict=True))
+    _, first_row, file_of_row = np.unique(identify_files(manifest.rows), return_index=True, return_inverse=True)
+    labels = np.array([first_label.get(row, -1) for row in first_row.tolist()])
+    fold_of_file = np.zeros(len(labels), np.int64)
+    for label in np.unique(labels):
+        files = np.flatnonzero(labels == label)
+        fold_of_file[files] = np.arange(len(files)) * count // len(files)
+    return fold_of_file[file_of_row]
 
 
 def count_groups(manifest: Manifest, by: SplitBy) -> int:
