@@ -2,13 +2,15 @@
 
 import functools
 import json as jsons
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 from tyro.conf import Positional
 
+from vidstill.checkpoints.shipped import SCRATCH
 from vidstill.cli.options import Json, RecipeOptions, parse_recipe_options
+from vidstill.pipelines.run_config import AutoRunConfig
 from vidstill.recipes.change import change_recipe
 from vidstill.recipes.recipe import DetectionRecipe, FinetuneRecipe, PretrainRecipe
 from vidstill.recipes.show import compute_recipe_cost, format_options, read_recipe_sources
@@ -23,7 +25,8 @@ _VERBS: dict[type, str] = {PretrainRecipe: "pretrain", FinetuneRecipe: "finetune
 _AUTO_HELP = (
     f"The recipe {AUTO_RECIPE} is made for the data: `vidstill finetune {AUTO_RECIPE} --data DATA` counts clips and "
     "classes, reads the sizes of some files, the machine and --init, and prints each choice with its reason; every "
-    "choice is an option that can be typed instead."
+    "choice is an option that can be typed instead. Without --init it compares random weights with the encoders that "
+    "come with vidstill, by short fine-tunings on videos that are not tested; --init scratch skips this."
 )
 
 
@@ -57,19 +60,25 @@ def parse_recipe_command(function: Callable[..., None], verb: str, args: Sequenc
         raise InputError(f"{name} is not a recipe for {verb}; type vidstill {_VERBS[type(recipe)]} {name}")
     run_config, init, typed = parse_recipe_options(
         RecipeOptions(types=(types["recipe"],), config=recipe, absent="chosen for the data" if is_auto else "absent"),
-        types["run_config"],
+        AutoRunConfig if is_auto else types["run_config"],
         args[1:],
         f"vidstill {verb} {name}",
         description=f"{(function.__doc__ or '').partition(chr(10))[0]} {_AUTO_HELP if is_auto else ''}",
         out=Path("runs") / name_run(name).replace("-", "_"),
     )
     if recipe is not None:
+        init = None if init == SCRATCH else init
         return functools.partial(function, change_recipe(recipe, typed), run_config, init, changes=typed)
-    from vidstill.pipelines.train.finetune import choose_auto_recipe
+    return functools.partial(_run_auto, function, run_config, init, typed)
 
-    auto = choose_auto_recipe(run_config, init)
-    recipe = change_recipe(auto.recipe, typed)
-    return functools.partial(function, recipe, run_config, init, notes=auto.explain(recipe), changes=typed)
+
+def _run_auto(
+    function: Callable[..., None], run_config: AutoRunConfig, init: str | None, typed: Mapping[str, Any]
+) -> None:
+    from vidstill.pipelines.train.auto import prepare_auto_run
+
+    run = prepare_auto_run(run_config, init, typed)
+    function(run.recipe, run_config, run.init, notes=run.notes, changes=typed)
 
 
 def recipes_command(pattern: Positional[str] = "*", /, *, show: str | None = None, json: Json = False) -> None:

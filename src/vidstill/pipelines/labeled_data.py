@@ -118,7 +118,7 @@ def select_held_out(test: Manifest, run: Mapping[str, Any]) -> tuple[Manifest, i
             train = require_labels(open_manifest(data["train"]["source"], split="train", fold=fold), multi_label=True)
             train = _hold_out_labeled(train, share)[0] if share else train
             if train.fingerprint == data["train"]["fingerprint"]:
-                return test, len(_list_shared(train, test))
+                return test, len(list_shared_rows(train, test))
     return test, 0
 
 
@@ -166,7 +166,7 @@ def _check_trained(train: Manifest, test: Manifest) -> None:
 
 def _check_not_shared(train: Manifest, test: Manifest) -> None:
     """Raise an InputError if a video is in both."""
-    if shared := _list_shared(train, test):
+    if shared := list_shared_rows(train, test):
         raise InputError(
             f"{len(shared)} of the {len(test)} {test.noun}s of {test.source} are training {test.noun}s too, first "
             f"{test.rows.get_name(shared[0])}; test on others: hold some out with --val-share 0.2, or whole persons "
@@ -181,7 +181,7 @@ def _describe_group_split(train: Manifest, data: object) -> str:
     return "list them in a table with a column `group`, then vidstill data split TABLE --out DIR --by group"
 
 
-def _list_shared(train: Manifest, test: Manifest) -> list[int]:
+def list_shared_rows(train: Manifest, test: Manifest) -> list[int]:
     """Return the rows of the test set whose files are in the training set."""
     sizes, test_sizes = (each.rows.column("file_size") for each in (train, test))
     trained = set(identify_files(train.rows.select(np.isin(sizes, test_sizes))))  # others cannot be the same file

@@ -105,6 +105,20 @@ class FinetuneRunConfig(ClipRunConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AutoRunConfig(FinetuneRunConfig):
+    """Where and how a fine-tuning by the automatic recipe runs, and what comes before it."""
+
+    # videos without labels, of the same kind and many more than the labelled ones: the encoder is first pre-trained on
+    # them (VideoMAE), in the run directory's `pretraining`; None: it is not
+    pretrain_first: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pretrain_first is not None and self.fold == "all":
+            raise InputError("--pretrain-first is for one run; give --fold 1, 2 or 3, or leave it out")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DetectRunConfig(BaseRunConfig, BoxDataConfig):
     """Where and how the training of an action detector runs."""
 

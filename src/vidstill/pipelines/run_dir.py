@@ -1,7 +1,7 @@
 """A run's directory: made for a run, or found to be the same run's by what its sources and data hold; locked."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from vidstill.recipes.recipe import Recipe
 from vidstill.recipes.run_file import Fork, RunFile, find_config_difference, find_run, write_run
 from vidstill.utils.checksums import read_checksums
 from vidstill.utils.config_io import to_dict
-from vidstill.utils.files import RECIPE_FILE, find_difference
+from vidstill.utils.files import PRETRAINING_DIR, RECIPE_FILE, START_FILE, find_difference
 from vidstill.utils.output_dir import lock_output_dir
 from vidstill.utils.types import InputError
 
@@ -100,6 +100,15 @@ class RunIdentity:
         return find_difference(run.content, self.others)
 
 
+def lock_run_dir(out: Path) -> AbstractContextManager[None]:
+    """Make a run directory, or check that it holds a run or what `auto` writes before one, and lock it in the block.
+
+    Raises:
+        InputError: Another process is writing it, or it holds something else.
+    """
+    return lock_output_dir(out, kind="a run", marker=RECIPE_FILE, earlier=(START_FILE, PRETRAINING_DIR))
+
+
 @contextmanager
 def open_run_dir(
     out: Path, identity: RunIdentity, metadata: Mapping[str, Any], log: Callable[[str], None]
@@ -116,7 +125,7 @@ def open_run_dir(
         InputError: The directory holds something else (it is unchanged then), another process is writing it, or it
             cannot be written.
     """
-    with lock_output_dir(out, kind="a run", marker=RECIPE_FILE):
+    with lock_run_dir(out):
         run = find_run(out)
         if run is None:
             write_run(out, {**identity.build_content(identity.forks), **metadata})

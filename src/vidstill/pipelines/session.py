@@ -29,10 +29,10 @@ from vidstill.engine.validation import Validation, ValidationHistory
 from vidstill.figures.charts import draw_validation_curve
 from vidstill.pipelines.forks import advise_other_settings, apply_forks, find_precision, parse_fork_request, plan_forks
 from vidstill.pipelines.run_config import BaseRunConfig
-from vidstill.pipelines.run_dir import RunIdentity, WeightsSource, open_run_dir
+from vidstill.pipelines.run_dir import RunIdentity, WeightsSource, lock_run_dir, open_run_dir
 from vidstill.recipes.run_file import Fork
 from vidstill.utils.files import RECIPE_FILE, TEST_FILE, get_package_version, write_bytes
-from vidstill.utils.output_dir import forget_results, lock_output_dir, record_results
+from vidstill.utils.output_dir import forget_results, record_results
 from vidstill.utils.text import pluralize
 from vidstill.utils.types import InputError
 
@@ -165,29 +165,11 @@ class TrainingSession:
                 description = manifest.description.removeprefix(f"{base_name(manifest.source)}, ")  # a list's name
                 self._log(f"{split}: {pluralize(len(manifest), self.dataset.noun)} of {manifest.source}, {description}")
             restrictions = runtime.run_on_main(lambda: describe_licence_restrictions(checkpoints))  # files are hashed
-            set_num_threads(runtime.device.type, self.run_config.num_workers)
             notes = [*runtime.take_messages(), *notes, *(f"fork: {fork}" for fork in self.forks), *restrictions]
             for note in filter(None, (*notes, *self.dataset.messages, *self._describe_warmup())):
                 self._log(note)
             self._log(f"{self.plan.describe(self.dataset.noun)}; {runtime.precision}")
-            trainer = Trainer(
-                task,
-                self._iter_batches,
-                plan=self.plan,
-                optim=self.recipe.optim,
-                runtime=runtime,
-                run_dir=out,
-                seed=self.recipe.seed,
-                save_seconds=self.run_config.save_seconds,
-                keep_states=self.run_config.keep_states,
-                keep_every=self.run_config.keep_every,
-                fork_step=self.forks[-1].step if self.forks else None,
-                ema_decay=getattr(self.recipe, "ema_decay", None),
-                advice=advise_other_settings(self.recipe, runtime.precision),
-                validation=validation,
-                title=self.log_prefix,
-                noun=get_clip_noun(self.dataset.noun),
-            )
+            trainer = self.build_trainer(task, validation)
             runtime.run_on_main(lambda: forget_results(out, RECIPE_FILE))
             trainer.train()
             forks = {"forks": [fork.to_dict() for fork in self.forks]} if self.forks else {}
@@ -226,7 +208,7 @@ class TrainingSession:
         Raises:
             InputError: Another process is writing it, or it holds something else.
         """
-        with self.runtime.enter_on_main(lock_output_dir(self.run_config.out, kind="a run", marker=RECIPE_FILE)):
+        with self.runtime.enter_on_main(lock_run_dir(self.run_config.out)):
             yield
 
     def test_once(self, evaluate: Callable[[], T], write: Callable[[T], None]) -> None:
@@ -239,6 +221,28 @@ class TrainingSession:
         if not self.runtime.broadcast((self.run_config.out / TEST_FILE).exists()):
             result = evaluate()
             self.runtime.run_on_main(lambda: write(result))
+
+    def build_trainer(self, task: nn.Module, validation: Validation | None = None) -> Trainer:
+        """Build the trainer of a task, which writes its log and states into the run directory."""
+        set_num_threads(self.runtime.device.type, self.run_config.num_workers)
+        return Trainer(
+            task,
+            self._iter_batches,
+            plan=self.plan,
+            optim=self.recipe.optim,
+            runtime=self.runtime,
+            run_dir=self.run_config.out,
+            seed=self.recipe.seed,
+            save_seconds=self.run_config.save_seconds,
+            keep_states=self.run_config.keep_states,
+            keep_every=self.run_config.keep_every,
+            fork_step=self.forks[-1].step if self.forks else None,
+            ema_decay=getattr(self.recipe, "ema_decay", None),
+            advice=advise_other_settings(self.recipe, self.runtime.precision),
+            validation=validation,
+            title=self.log_prefix,
+            noun=get_clip_noun(self.dataset.noun),
+        )
 
     def _describe_warmup(self) -> list[str]:
         """Return a line on a warm-up that was shortened, or may have been, since the user gave the epochs only."""

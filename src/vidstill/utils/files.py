@@ -19,6 +19,8 @@ FileContent = bytes | Iterable[bytes]
 
 RECIPE_FILE = "recipe.json"
 TEST_FILE = "test.json"
+START_FILE = "start.json"
+PRETRAINING_DIR = "pretraining"
 
 PARTIAL_SUFFIX = ".part"
 """Suffix of a file that is being written, or that a killed process left unfinished."""

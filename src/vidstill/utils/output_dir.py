@@ -63,24 +63,30 @@ def open_output_dir(
 
 
 @contextmanager
-def lock_output_dir(out: Path, *, kind: str, marker: str) -> Iterator[None]:
+def lock_output_dir(out: Path, *, kind: str, marker: str, earlier: Collection[str] = ()) -> Iterator[None]:
     """Make a directory, or check that it holds earlier work of this kind, and lock it during the block.
+
+    Args:
+        kind, marker, earlier: As for `check_output_dir`.
 
     Raises:
         InputError: As for `check_output_dir`, or another process is writing it.
     """
-    check_output_dir(out, kind, marker)
+    check_output_dir(out, kind, marker, earlier=earlier)
     with hold_lock(out / LOCK_FILE, out):
         yield
 
 
-def check_output_dir(out: Path, kind: str, marker: str, files: Collection[str] = ()) -> None:
+def check_output_dir(
+    out: Path, kind: str, marker: str, files: Collection[str] = (), *, earlier: Collection[str] = ()
+) -> None:
     """Raise an InputError unless `out` can be made, is empty, or holds earlier results of this kind; before the work.
 
     Args:
         kind: What will be written there, for messages: "predictions".
         marker: A file that such a directory has when it is complete.
         files: Names of all other files that it can have; if empty, they are not checked.
+        earlier: Names of what may have been written there before the marker.
     """
     existing = next(each for each in (out.absolute(), *out.absolute().parents) if os.path.lexists(each))
     if existing == out.absolute() and not existing.is_dir():
@@ -90,6 +96,7 @@ def check_output_dir(out: Path, kind: str, marker: str, files: Collection[str] =
     if existing != out.absolute():
         return
     names = {each.name.removesuffix(PARTIAL_SUFFIX) for each in out.iterdir() if not each.name.startswith(".")}
+    names -= set(earlier)
     if not (names <= {marker, CHECKSUMS_FILE, *files} or ((out / marker).is_file() and not files)):
         raise InputError(f"{out} exists and holds something else than {kind}; choose another directory")
 

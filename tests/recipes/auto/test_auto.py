@@ -243,7 +243,7 @@ def test_the_command_trains_gives_reasons_and_resumes_on_any_machine(runs, tmp_p
     assert recipe.batch == 4
     for name in ("model.safetensors", "test.json"):
         (out / name).unlink()  # as if the run had been killed before its end
-    monkeypatch.setattr("vidstill.pipelines.train.finetune.detect_hardware", lambda: GPU)
+    monkeypatch.setattr("vidstill.pipelines.train.auto.detect_hardware", lambda: GPU)
     assert main(command) == 0
     assert f"finetune: resumes the recipe of {out}" in capsys.readouterr().err
     assert load_recipe(out) == recipe

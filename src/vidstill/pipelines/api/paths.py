@@ -4,12 +4,18 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from vidstill.checkpoints.shipped import SCRATCH
 from vidstill.utils.types import StrPath
 
 
 def optional_text(path: StrPath | None) -> str | None:
     """Return a path or URL as text; None stays None."""
     return None if path is None else os.fspath(path)
+
+
+def parse_init(init: StrPath | None) -> str | None:
+    """Return what a run starts from as text; "scratch" is None, random weights."""
+    return None if init == SCRATCH else optional_text(init)
 
 
 def optional_path(path: StrPath | None) -> Path | None:

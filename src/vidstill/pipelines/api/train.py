@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from vidstill.engine.distributed import Precision
-from vidstill.pipelines.api.paths import optional_text
-from vidstill.pipelines.run_config import DetectRunConfig, FinetuneRunConfig, RunConfig
+from vidstill.pipelines.api.paths import optional_text, parse_init
+from vidstill.pipelines.run_config import AutoRunConfig, DetectRunConfig, RunConfig
+from vidstill.pipelines.train.auto import prepare_auto_run
 from vidstill.pipelines.train.detector import run_detector_training
-from vidstill.pipelines.train.finetune import choose_auto_recipe, run_finetuning
+from vidstill.pipelines.train.finetune import run_finetuning
 from vidstill.pipelines.train.folds import finetune_folds
 from vidstill.pipelines.train.pretrain import run_pretraining
 from vidstill.recipes.change import change_recipe, nest_changes
@@ -107,7 +108,7 @@ def pretrain(
         resume_with=_format_settings(resume_with),
         cache=cache,
     )
-    return run_pretraining(resolved, run_config, init=optional_text(init), changes=typed)
+    return run_pretraining(resolved, run_config, init=parse_init(init), changes=typed)
 
 
 @check_arguments
@@ -117,6 +118,7 @@ def finetune(
     data: StrPath,
     out: StrPath | None = None,
     init: StrPath | None = None,
+    pretrain_first: StrPath | None = None,
     test_data: StrPath | None = None,
     val_data: StrPath | None = None,
     val_share: float | None = None,
@@ -138,7 +140,10 @@ def finetune(
         recipe: As for `pretrain`; "auto" makes one for the data, the machine and `init`, and logs its reasons.
         data: Labelled videos or images, as for `pretrain`.
         out: Run directory; None: `runs/` and the recipe's name.
-        init: Run directory or weights file that the encoder starts from; None: random weights.
+        init: Run directory or weights file that the encoder starts from; "scratch": random weights; None: these,
+            or with "auto" what a short comparison with the encoders that come with vidstill favours.
+        pretrain_first: Videos without labels on which "auto" pre-trains the encoder first, in `out/pretraining`; None:
+            it does not.
         test_data: Labelled test videos, their val split if they have splits; None: that of `data`, or what `val_share`
             holds out.
         val_data: Labelled videos that are scored after each epoch; as for `test_data`.
@@ -163,7 +168,7 @@ def finetune(
     Raises:
         InputError: An argument cannot be used; nothing has been written.
     """
-    run_config = FinetuneRunConfig(
+    run_config = AutoRunConfig(
         data=os.fspath(data),
         out=_choose_run_dir(out, recipe),
         test_data=optional_text(test_data),
@@ -179,12 +184,15 @@ def finetune(
         resume_from=resume_from,
         resume_with=_format_settings(resume_with),
         cache=cache,
+        pretrain_first=optional_text(pretrain_first),
     )
-    start, notes = optional_text(init), list[str]()
+    start, notes = parse_init(init), tuple[str, ...]()
     if recipe == "auto":
-        auto = choose_auto_recipe(run_config, start)
-        resolved, typed = _resolve_recipe(auto.recipe, FinetuneRecipe, changes)
-        notes = auto.explain(resolved)
+        typed = nest_changes(changes)
+        auto = prepare_auto_run(run_config, optional_text(init), typed)
+        resolved, start, notes = auto.recipe, auto.init, auto.notes
+    elif pretrain_first is not None:
+        raise InputError('pretrain_first is for the recipe "auto"; call pretrain first, and give its run as init')
     else:
         resolved, typed = _resolve_recipe(recipe, FinetuneRecipe, changes)
     if run_config.fold == "all":
@@ -263,7 +271,7 @@ def train_detector(
         resume_from=resume_from,
         resume_with=_format_settings(resume_with),
     )
-    return _read_test(run_detector_training(resolved, run_config, init=optional_text(init), changes=typed))
+    return _read_test(run_detector_training(resolved, run_config, init=parse_init(init), changes=typed))
 
 
 def _resolve_recipe(

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from vidstill.checkpoints.io import Checkpoint
 from vidstill.checkpoints.load import init_encoder, load_checkpoint, merge_encoder_config
 from vidstill.data.datasets.train_clips import TrainClips
 from vidstill.data.datasets.view_clips import ViewClips
@@ -18,12 +19,9 @@ from vidstill.pipelines.labeled_data import LabeledSplits, open_labeled_splits
 from vidstill.pipelines.run_config import FinetuneRunConfig
 from vidstill.pipelines.run_dir import WeightsSource, load_average
 from vidstill.pipelines.session import TrainingSession
-from vidstill.recipes.auto.choose import AutoRecipe, choose_recipe
-from vidstill.recipes.auto.dataset_stats import compute_dataset_stats, detect_hardware
 from vidstill.recipes.change import check_changes
 from vidstill.recipes.recipe import FinetuneRecipe
-from vidstill.recipes.run_file import find_run
-from vidstill.tasks.classification import ClassificationTask, Classifier
+from vidstill.tasks.classification import ClassificationTask, Classifier, ClassifierConfig
 from vidstill.utils.config_io import to_dict
 from vidstill.utils.types import InputError
 
@@ -72,28 +70,13 @@ def run_finetuning(
         "finetune", recipe, clips, run_config, runtime, group_clips, "--mixup.group-clips", changes
     )
     recipe = session.recipe
-
-    def build_task(model: Classifier) -> ClassificationTask:
-        return ClassificationTask(
-            model,
-            mixup=recipe.mixup,
-            random_erasing=recipe.random_erasing,
-            label_smoothing=recipe.label_smoothing,
-            mask_ratio=recipe.mask_ratio,
-            color_jitter=recipe.color_jitter,
-        )
-
     config = recipe.build_classifier_config(len(train.classes), multi_label=train.multi_label)
-    session.dry_run(lambda: build_task(config.build()))
+    session.dry_run(lambda: build_task(recipe, config.build()))
     check_decodes(ViewClips(test, recipe.views, cache=test_cache), f"{test.noun}s", run_config)
     if splits.validation is not test:
         clips_to_validate = ViewClips(splits.validation, recipe.views, cache=validation_cache)
         check_decodes(clips_to_validate, f"{splits.validation.noun}s", run_config)
-    torch.manual_seed(recipe.seed)
-    model = config.build()
-    if start is not None:
-        norm = model.norm if config.norm == "pretrained" and config.pooling != "first" else None
-        init_encoder(model.encoder, start, recipe.encoder, head_norm=norm)
+    model = build_classifier(recipe, config, start)
     score = partial(score_classifier, model, classes=train.classes, runtime=runtime, multi_label=train.multi_label)
     one_view = replace(recipe.views, temporal_clips=1, spatial_crops=1)  # costs little in every epoch
     batches = replace(run_config, device_batch=session.plan.clips_per_microbatch)
@@ -132,7 +115,7 @@ def run_finetuning(
 
     with session.lock():
         selection = session.run(
-            build_task(model),
+            build_task(recipe, model),
             model,
             metadata,
             sources={"init": WeightsSource(init, start)} if init and start else {},
@@ -146,28 +129,30 @@ def run_finetuning(
     return run_config.out
 
 
-def choose_auto_recipe(run_config: FinetuneRunConfig, init: str | None) -> AutoRecipe:
-    """Choose a recipe for the data, the machine and the start; or return that of the run which is resumed.
+def build_task(recipe: FinetuneRecipe, model: Classifier) -> ClassificationTask:
+    """Build the training of a classifier with the recipe's regularization."""
+    return ClassificationTask(
+        model,
+        mixup=recipe.mixup,
+        random_erasing=recipe.random_erasing,
+        label_smoothing=recipe.label_smoothing,
+        mask_ratio=recipe.mask_ratio,
+        color_jitter=recipe.color_jitter,
+    )
 
-    Args:
-        run_config: Data and run directory.
-        init: Run directory or weights file to start from; None: random weights.
+
+def build_classifier(recipe: FinetuneRecipe, config: ClassifierConfig, start: Checkpoint | None) -> Classifier:
+    """Build a classifier whose weights are drawn by the recipe's seed; its encoder starts from a checkpoint, if given.
 
     Raises:
-        InputError: The data have no labels, or something else cannot be used.
+        InputError: The checkpoint's tensors do not fit.
     """
-    run = find_run(run_config.out)
-    if run and run.is_of(FinetuneRecipe):  # the run refuses another one's directory
-        recipe = run.parse_recipe(FinetuneRecipe, original=True)
-        return AutoRecipe(recipe=recipe, note=f"resumes the recipe of {run_config.out}")
-    splits = open_run_splits(run_config, fold=run_config.first_fold)
-    return choose_recipe(
-        compute_dataset_stats(splits.train),
-        load_checkpoint(init) if init else None,
-        detect_hardware(),
-        num_validation_clips=len(splits.validation),
-        is_tested_on_validation=splits.validation.fingerprint == splits.test.fingerprint,
-    )
+    torch.manual_seed(recipe.seed)
+    model = config.build()
+    if start is not None:
+        norm = model.norm if config.norm == "pretrained" and config.pooling != "first" else None
+        init_encoder(model.encoder, start, recipe.encoder, head_norm=norm)
+    return model
 
 
 def open_run_splits(run_config: FinetuneRunConfig, *, fold: int) -> LabeledSplits:

@@ -8,22 +8,19 @@ from operator import attrgetter
 
 from vidstill.checkpoints.io import Checkpoint
 from vidstill.checkpoints.load import infer_encoder_config, merge_encoder_config
-from vidstill.data.datasets.base import FrameSampling
 from vidstill.data.datasets.train_clips import ClipsConfig
 from vidstill.data.datasets.view_clips import ViewsConfig
 from vidstill.data.transforms.color_jitter import ColorJitter
 from vidstill.data.transforms.crop import RandomResizedCrop
-from vidstill.data.transforms.frame_sampling import DenseSampling, SegmentSampling, SpanSampling
 from vidstill.data.transforms.mixup import MixupCutmix
 from vidstill.engine.lr_schedule import CosineConfig
 from vidstill.engine.optimizer import AdamWConfig
 from vidstill.models.vit import ViTConfig
 from vidstill.recipes.auto import defaults
+from vidstill.recipes.auto.choose_clip import ClipChoice, choose_clip, name_source
 from vidstill.recipes.auto.dataset_stats import DatasetStats, Hardware
 from vidstill.recipes.recipe import FinetuneRecipe
-from vidstill.utils.config_io import from_dict
 from vidstill.utils.flops import compute_model_cost
-from vidstill.utils.types import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,16 +29,14 @@ class AutoRecipe:
 
     Args:
         reasons: The dotted names of the fields that were chosen, and a line for the log.
-        note: A message before the reasons.
     """
 
     recipe: FinetuneRecipe
     reasons: tuple[tuple[str, str], ...] = ()
-    note: str = ""
 
     def explain(self, recipe: FinetuneRecipe) -> list[str]:
         """Return the reason of each choice that `recipe` still has after some options were typed."""
-        lines = [self.note] if self.note else []
+        lines = []
         for names, line in self.reasons:
             choice = attrgetter(*names.split())
             if choice(recipe) == choice(self.recipe):
@@ -56,6 +51,7 @@ def choose_recipe(
     *,
     num_validation_clips: int,
     is_tested_on_validation: bool,
+    free_clips: bool = False,
 ) -> AutoRecipe:
     """Choose a recipe.
 
@@ -65,11 +61,17 @@ def choose_recipe(
         hardware: Cores or GPUs.
         num_validation_clips: Clips that are scored after each epoch.
         is_tested_on_validation: Whether they are the test set, too.
+        free_clips: The clips of videos are those of a training from scratch, whatever the checkpoint was trained on:
+            its positions are computed for any clip.
 
     Raises:
         InputError: The checkpoint is an encoder of clips, and the data are images.
     """
-    clip = _choose_clip(stats, checkpoint)
+    keeps_clips = checkpoint is not None and (stats.is_images or not free_clips)
+    clip = choose_clip(stats, checkpoint if keeps_clips else None)
+    if checkpoint is not None and not keeps_clips:
+        _, size, _ = _choose_encoder_and_size(stats, None, hardware, clip, num_validation_clips)
+        clip = replace(clip, size=size)
     encoder, size, epoch_seconds = _choose_encoder_and_size(stats, checkpoint, hardware, clip, num_validation_clips)
     min_epochs, max_epochs = defaults.EPOCH_RANGE
     affordable_epochs = int(60 * defaults.TRAINING_MINUTES[hardware.device_kind] / epoch_seconds)
@@ -112,7 +114,7 @@ def choose_recipe(
         patience=None if is_tested_on_validation else max(10, round(defaults.PATIENCE_RATIO * epochs)),
         weight_init="normal" if is_deep else "xavier",
     )
-    noun, init = "image" if stats.is_images else "clip", checkpoint.source if checkpoint else ""
+    noun, init = "image" if stats.is_images else "clip", name_source(checkpoint) if checkpoint else ""
     num_clips, average = f"{stats.num_clips} {noun}s", f"{clips_per_class:.3g} per class on average"
     tubelet, minutes = "x".join(map(str, encoder.tubelet)), epochs * epoch_seconds / 60
     duration = f"about {minutes:.0f} min" if minutes >= 1 else "a minute or less"
@@ -131,7 +133,11 @@ def choose_recipe(
         (
             "clips.size views.size",
             f"{size[0]} x {size[1]} pixels: "
-            + (f"{init} was trained so" if init else f"median short side {stats.median_short_side} px; {hardware}"),
+            + (
+                f"{init} was trained so"
+                if keeps_clips
+                else f"median short side {stats.median_short_side} px; {hardware}"
+            ),
         ),
         ("clips.sampling views.sampling", clip.reason),
         (
@@ -186,70 +192,8 @@ def choose_recipe(
     return AutoRecipe(recipe=recipe, reasons=reasons)
 
 
-@dataclass(frozen=True)
-class _ClipChoice:
-    """The frames of a clip, and its rows and columns: an upper bound if the training starts from scratch."""
-
-    sampling: FrameSampling
-    size: tuple[int, int]
-    reason: str
-
-
-def _choose_clip(stats: DatasetStats, checkpoint: Checkpoint | None) -> _ClipChoice:
-    """Choose clips by the length and size of the videos, or as the checkpoint was trained."""
-    if checkpoint is not None:
-        return _choose_clip_of_checkpoint(checkpoint, stats)
-    sides = [side for side in defaults.TUBELETS if side <= defaults.MAX_UPSCALE * stats.median_short_side]
-    side = max(sides, default=min(defaults.TUBELETS))
-    if stats.is_images:
-        return _ClipChoice(SegmentSampling(num_frames=1), (side, side), "single frames: the data are images")
-    frames = defaults.NUM_FRAMES
-    while frames > 4 and frames > stats.median_frames:  # the longest tubelets have 4 frames
-        frames //= 2
-    sampling: FrameSampling = SegmentSampling(num_frames=frames, rule="amd")
-    extent = "over the whole video"
-    if stats.median_frames >= 2 * frames and (stats.median_seconds or 0) > defaults.WHOLE_VIDEO_SECONDS:
-        stride = round(defaults.CLIP_SECONDS * (stats.frame_rate or 25.0) / frames)
-        stride = max(1, min(stride, stats.median_frames // frames))
-        sampling, extent = DenseSampling(num_frames=frames, stride=stride), f"at stride {stride}"
-    seconds = f" or {stats.median_seconds:.1f} s" if stats.median_seconds else ""
-    reason = f"{frames} frames {extent}: median video length {stats.median_frames} frames{seconds}"
-    return _ClipChoice(sampling, (side, side), reason)
-
-
-def _choose_clip_of_checkpoint(checkpoint: Checkpoint, stats: DatasetStats) -> _ClipChoice:
-    """Choose the clips that the checkpoint was trained on; at a smaller stride if the videos are shorter."""
-    metadata, encodes_images = checkpoint.metadata, infer_encoder_config(checkpoint).tubelet[0] == 1
-    trained_on: ViewsConfig | ClipsConfig | None = None
-    if metadata.get("kind") == "classifier" and "views" in metadata:
-        trained_on = from_dict(ViewsConfig, metadata["views"])
-    elif isinstance(metadata.get("recipe"), dict) and "clips" in metadata["recipe"]:
-        trained_on = from_dict(ClipsConfig, metadata["recipe"]["clips"])
-    size = trained_on.size if trained_on else (224, 224)
-    sampling = trained_on.sampling if trained_on else DenseSampling(num_frames=1 if encodes_images else 16, stride=4)
-    if stats.is_images:
-        if not encodes_images:
-            raise InputError(
-                f"{checkpoint.source} is an encoder of clips, and the data are images; start from an encoder of "
-                "images, or from scratch without --init"
-            )
-        sampling = SegmentSampling(num_frames=1)
-    elif sampling.num_frames == 1:  # an encoder of images becomes one of clips
-        sampling = DenseSampling(num_frames=16, stride=4)
-    if isinstance(sampling, SpanSampling):
-        sampling = DenseSampling(num_frames=sampling.num_frames, stride=sampling.stride)
-    if isinstance(sampling, DenseSampling) and sampling.num_frames > 1:
-        sampling = replace(sampling, stride=max(1, min(sampling.stride, stats.median_frames // sampling.num_frames)))
-    stride = f" at stride {sampling.stride}" if isinstance(sampling, DenseSampling) else ""
-    lengths = f"{checkpoint.source} was trained so; median video length {stats.median_frames} frames"
-    reason = (
-        "single frames: the data are images" if stats.is_images else f"{sampling.num_frames} frames{stride}: {lengths}"
-    )
-    return _ClipChoice(sampling, size, reason)
-
-
 def _choose_encoder_and_size(
-    stats: DatasetStats, checkpoint: Checkpoint | None, hardware: Hardware, clip: _ClipChoice, num_validation_clips: int
+    stats: DatasetStats, checkpoint: Checkpoint | None, hardware: Hardware, clip: ClipChoice, num_validation_clips: int
 ) -> tuple[ViTConfig, tuple[int, int], float]:
     """Return the encoder, the largest clip size that leaves time for enough epochs, and the seconds of an epoch."""
     kind, sizes = hardware.device_kind, [clip.size]

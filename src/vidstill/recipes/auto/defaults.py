@@ -48,3 +48,23 @@ MIN_DEEP_DEPTH = 12  # blocks from which an encoder counts as deep
 LAYER_DECAY = 0.75  # of deep pre-trained encoders
 DROP_PATH = 0.1  # of deep encoders
 PATIENCE_RATIO = 0.2  # patience / epochs, with a validation set; 10 epochs at least
+
+# Starts: short fine-tunings compare random weights with the encoders that come with the package
+COMPARISON_SHARE = 0.25  # of the training's multiply-adds: what all of them may take
+NUM_FOLDS = 3  # of the training videos, where there is no validation set
+NUM_REPEATS = 3  # seeds of a fine-tuning that has a validation set
+MIN_VALIDATION_CLIPS = 200  # or as many as there are training videos: of a smaller validation set, folds tell more
+COMPARISON_BATCH = 8  # clips in each process: small, for many steps
+COMPARED_EPOCHS = (10, 50)  # of a short fine-tuning: the fewest, and the most
+MIN_COMPARED_CLIPS = 24  # a smaller training set shows no difference that is larger than chance
+MIN_SUBSET_CLIPS = 600  # of all trainings of a start, where the training set is cut for the comparison
+MIN_GAIN = 2.0  # points of accuracy by which a start must be better
+MIN_GAIN_ERRORS = 1.64  # and standard errors of the difference: one-sided 95 %
+
+# A public checkpoint is proposed with a GPU, for many clips, or where it is trained for MIN_EPOCHS in the target time
+MANY_CLIPS = 2_000
+
+# Pre-training on the user's own clips without labels
+PRETRAINING_CLIPS = 120_000  # clips shown, the copies of a video counted
+PRETRAINING_EPOCHS = (5, 100)  # the fewest and the most
+MIN_UNLABELLED_RATIO = 4  # unlabelled / labelled clips from which pre-training may pay
