@@ -11,7 +11,7 @@ from tiny_runs import interrupt, read_validation, run, typed, weights
 
 from vidstill.checkpoints import shipped
 from vidstill.cli.main import main
-from vidstill.data.datasets import open_cache
+from vidstill.data.datasets.base import ManifestDataset
 from vidstill.data.decode.reader import VideoReader
 from vidstill.pipelines.api.train import finetune
 from vidstill.pipelines.run_config import AutoRunConfig
@@ -134,14 +134,18 @@ def test_the_decision_is_taken_again_for_other_weights_but_not_for_the_same(help
 @pytest.mark.parametrize("has_validation_set", [False, True])
 def test_the_decision_reads_no_test_video(helpful, tmp_path, monkeypatch, has_validation_set):
     sources = list[str]()
-    read = VideoReader.__init__
+    read, open_video = VideoReader.__init__, ManifestDataset._open_video
 
-    def record(self, source, **options):
+    def record_read(self, source, **options):
         sources.append(str(source))
         read(self, source, **options)
 
-    monkeypatch.setattr(VideoReader, "__init__", record)
-    monkeypatch.setattr(open_cache, "_caches", {})  # of other tests
+    def record_open(self, index, row):  # drawn clips come from the cache
+        sources.append(str(row.source))
+        return open_video(self, index, row)
+
+    monkeypatch.setattr(VideoReader, "__init__", record_read)
+    monkeypatch.setattr(ManifestDataset, "_open_video", record_open)
     validation = f"made:val=48,{CLIPS},seed=4"
     prepare(tmp_path / "run", **({"val_data": validation} if has_validation_set else {}))
     assert len([source for source in sources if "/train/" in source]) >= 48
@@ -180,11 +184,11 @@ def test_images_are_trained_from_scratch(helpful, tmp_path, images):
 
 
 def test_scratch_is_a_word_for_every_recipe(absent, tmp_path):
-    options = {"workers": 0, "precision": "fp32", "changes": {"schedule.epochs": 1}}
+    options = {"workers": 0, "precision": "fp32", "changes": {"schedule.epochs": 1, "batch": 16}}
     finetune(data=DATA, init="scratch", out=tmp_path / "auto", **options)
     finetune("quickstart.finetune", data=DATA, init="scratch", out=tmp_path / "quickstart", **options)
-    run(f"finetune quickstart.finetune --workers 0 --precision fp32 --schedule.epochs 1 --init scratch --data {DATA}",
-        out=tmp_path / "typed")  # fmt: skip
+    command = f"finetune quickstart.finetune --data {DATA} --workers 0 --precision fp32"
+    run(f"{command} --schedule.epochs 1 --batch 16 --init scratch", out=tmp_path / "typed")
     expected = weights(tmp_path / "quickstart")
     assert all(tensor.equal(expected[name]) for name, tensor in weights(tmp_path / "typed").items())
     assert read_json(tmp_path / "auto" / "recipe.json")["sources"] == {}
