@@ -106,10 +106,10 @@ def run_finetuning(
     }
 
     def evaluate() -> tuple[Any, Any]:
-        result, averaged = score(test, views=recipe.views, workers=run_config, cache=test_cache), None
+        result, averaged = score(test, views=recipe.views, workers=batches, cache=test_cache), None
         if recipe.ema_decay is not None:
             ema_selection = load_average(run_config.out, model, runtime)
-            averaged = score(test, views=recipe.views, workers=run_config, cache=test_cache).to_dict()
+            averaged = score(test, views=recipe.views, workers=batches, cache=test_cache).to_dict()
             averaged |= {"model_selection": ema_selection} if ema_selection else {}
         return result, averaged
 
