@@ -32,6 +32,11 @@ class ViewsConfig:
         check_range(1, math.inf, temporal_clips=self.temporal_clips, spatial_crops=self.spatial_crops)
         check_range(1, math.inf, short_side=self.short_side, size=min(self.size))
 
+    @property
+    def num_views(self) -> int:
+        """Views of a video."""
+        return self.temporal_clips * self.spatial_crops
+
     def crop(self, frames: Frames) -> list[UInt8[np.ndarray, "t rows cols 3"]]:
         """Resize a temporal clip and cut its spatial crops."""
         return crop_views(frames, self.short_side, self.size, self.spatial_crops, self.interpolation, self.crop_rule)
@@ -47,8 +52,7 @@ class ViewClips(ManifestDataset):
     batch_type = ViewBatch
 
     def __init__(self, manifest: Manifest, config: ViewsConfig, *, cache: FrameCache | None = None):
-        num_views = config.temporal_clips * config.spatial_crops
-        super().__init__(manifest, config.sampling, clips_per_sample=num_views, size=config.size, cache=cache)
+        super().__init__(manifest, config.sampling, clips_per_sample=config.num_views, size=config.size, cache=cache)
         self.config = config
 
     def load_arrays(self, index: int) -> SampleArrays:

@@ -121,7 +121,7 @@ def choose_recipe(
     class_sizes = f"the largest class has {max(counts)} {noun}s, the smallest {min(counts)}"
     if max(counts) == min(counts):
         class_sizes = f"every class has {max(counts)} {noun}s"
-    num_views = recipe.views.temporal_clips * recipe.views.spatial_crops
+    num_views = recipe.views.num_views
     limit = f", limited by the time on {hardware}" if affordable_epochs < full_epochs else ""
     decay = f", layer decay {recipe.optim.layer_decay}" if recipe.optim.layer_decay else ""
     reasons = (
