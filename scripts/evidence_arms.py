@@ -47,7 +47,7 @@ class Protocol:
     finetuning_steps: int = 600
     learning_rates: tuple[float, ...] = (5e-4, 1e-3)  # of the fine-tuning; one is selected
     real_learning_rates: tuple[float, ...] = (5e-4,)  # of real clips, which are too few to select one
-    batch: int = 64
+    batch: int = 32
     finetuning_batch: int = 64
 
 
