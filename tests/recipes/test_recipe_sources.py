@@ -15,6 +15,7 @@ from vidstill.data.transforms.crop import MultiScaleCrop
 from vidstill.data.transforms.frame_sampling import DenseSampling
 from vidstill.engine.optimizer import SGDConfig
 from vidstill.methods.common.masking import RandomMask
+from vidstill.pipelines.train.auto import prepare_auto_run
 from vidstill.recipes.recipe import FinetuneRecipe, PretrainRecipe, find_recipe
 from vidstill.recipes.sources import load_own_recipes, load_variable, name_run, open_recipe
 from vidstill.utils.config_io import from_dict, to_dict
@@ -368,7 +369,8 @@ def test_a_recipe_made_for_the_data_takes_kinds_too(capsys):
     make_data(Path("clips"))
     typed = "--optim sgd --optim.momentum 0.8 --clips.sampling dense --clips.crop multi_scale"
     args = f"auto --data clips {typed}".split()
-    recipe, *_ = parse_recipe_command(finetune_command, "finetune", args).args
+    _, run_config, init, changes = parse_recipe_command(finetune_command, "finetune", args).args
+    recipe = prepare_auto_run(run_config, init, changes).recipe
     assert recipe.optim == SGDConfig(
         **{name: getattr(recipe.optim, name) for name in ("base_lr", "weight_decay")},
         min_lr=0.0,
