@@ -124,7 +124,8 @@ def parse_recipe_options(
         SystemExit: tyro has printed the help (code 0) or what is wrong with an option (2).
     """
     options = replace(options, arguments=_read_arguments(args))
-    init = tyro.conf.arg(help="run directory or weights file to start from; scratch, or None: random weights")
+    words = "run directory, weights file or shipped:NAME to start from; scratch, or None: random weights"
+    init = tyro.conf.arg(help=words)
     command = make_dataclass(
         "Command",
         [

@@ -207,7 +207,7 @@ def draw_similarity_charts(similarity: Mapping[str, Sequence[float]], method: st
 def draw_loss_charts(pretraining_logs: Mapping[str, Log], finetuning_logs: Mapping[str, Log]) -> str:
     """Draw each model's loss curves of pre-training and fine-tuning."""
     curves = {key: extract_loss_curve(steps, "reconstruction") for key, steps in pretraining_logs.items()}
-    caption = "On masked tubelets of the unlabelled clips."
+    caption = "On masked tubelets of the unlabelled clips. Methods that normalize pixels otherwise have other errors."
     for key in curves.keys() & LOSS_PARTS:
         phrase = ": the pixel term of its loss." if curves[key] else " has no pixel loss."
         caption += f" {MODELS[key].short_name}{phrase}"
