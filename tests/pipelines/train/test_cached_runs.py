@@ -8,6 +8,7 @@ from tiny_runs import FINETUNE, TEACHER, make_data, read_validation, run, weight
 
 from vidstill.data.datasets import open_cache
 from vidstill.data.decode.reader import VideoReader
+from vidstill.data.loader import loader
 
 SHORT = {"schedule__epochs": 3}
 
@@ -64,3 +65,18 @@ def test_a_fine_tuning_opens_its_videos_once_and_scores_each_epoch_alike(data, t
     assert same(tmp_path / "auto", tmp_path / "off")
     assert read_validation(tmp_path / "auto") == read_validation(tmp_path / "off")
     assert (tmp_path / "auto/scores.csv").read_bytes() == (tmp_path / "off/scores.csv").read_bytes()
+
+
+def test_a_validation_in_memory_that_fits_a_batch_starts_no_process(data, tmp_path, monkeypatch):
+    started, pool = [], loader.WorkerPool
+
+    def start(*args, **options):
+        started.append(options["workers"])
+        return pool(*args, **options)
+
+    monkeypatch.setattr(loader, "WorkerPool", start)
+    run(FINETUNE, data=data, out=tmp_path / "processes", **SHORT, workers=1, cache="off")
+    with_processes = len(started)
+    run(FINETUNE, data=data, out=tmp_path / "here", **SHORT, workers=1)
+    assert len(started) == 2 * with_processes - 2  # before the first of three validations, nothing is in memory
+    assert read_validation(tmp_path / "here") == read_validation(tmp_path / "processes")

@@ -79,10 +79,14 @@ def run_finetuning(
     model = build_classifier(recipe, config, start)
     score = partial(score_classifier, model, classes=train.classes, runtime=runtime, multi_label=train.multi_label)
     one_view = replace(recipe.views, temporal_clips=1, spatial_crops=1)  # costs little in every epoch
-    batches = replace(run_config, device_batch=session.plan.clips_per_microbatch)
+    batch = session.plan.clips_per_microbatch
+    batches = replace(run_config, device_batch=batch)
 
     def score_epoch(epoch: int) -> dict[str, float]:
-        scored = score(splits.validation, views=one_view, workers=batches, cache=validation_cache, show_progress=False)
+        workers, num_held = batches, validation_cache.count_videos() if validation_cache else 0
+        if num_held == len(splits.validation) <= batch:  # to start a process takes longer than to copy these
+            workers = replace(batches, workers=0)
+        scored = score(splits.validation, views=one_view, workers=workers, cache=validation_cache, show_progress=False)
         metrics = scored.metrics
         return {name: value for name, value in metrics.items() if name != "top5" or len(train.classes) > 5}
 
