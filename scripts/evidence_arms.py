@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -107,21 +107,38 @@ _hint_only = replace(
     hidden=replace(_maskagain.hidden, global_weight=0.0, local_weight=0.0),
     output=replace(_maskagain.output, relation_weight=0.0),
 )
-_METHODS = {
-    "amd_75": _amd,
-    "amd_45": replace(_amd, mask=NestedTubeMask(student_ratio=0.90, teacher_ratio=0.45)),
-    "amd_0": replace(_amd, mask=NestedTubeMask(student_ratio=0.90, teacher_ratio=0.0)),
-    "amd_parallel": replace(_amd, alignment="parallel"),
-    "amd_direct": replace(_amd, alignment="direct"),
-    "mvd_image": replace(recipes.mvd.method, video=None),
-    "mvd_video": replace(recipes.mvd.method, image=None),
-    "hint": replace(_hint_only, output=replace(_hint_only.output, salient_tokens=None)),
-    "mahint": _hint_only,
-    "mahint_marel": replace(_hint_only, output=_maskagain.output),
-    "mahint_malocal": replace(_hint_only, hidden=replace(_maskagain.hidden, global_weight=0.0)),
-    "mahint_maglobal": replace(_hint_only, hidden=replace(_maskagain.hidden, local_weight=0.0)),
+_ABLATED: tuple[tuple[PretrainRecipe, dict[str, Any]], ...] = (
+    (
+        recipes.amd,
+        {
+            "amd_75": _amd,
+            "amd_45": replace(_amd, mask=NestedTubeMask(student_ratio=0.90, teacher_ratio=0.45)),
+            "amd_0": replace(_amd, mask=NestedTubeMask(student_ratio=0.90, teacher_ratio=0.0)),
+            "amd_parallel": replace(_amd, alignment="parallel"),
+            "amd_direct": replace(_amd, alignment="direct"),
+        },
+    ),
+    (
+        recipes.mvd,
+        {
+            "mvd_image": replace(recipes.mvd.method, video=None),
+            "mvd_video": replace(recipes.mvd.method, image=None),
+        },
+    ),
+    (
+        recipes.maskagain,
+        {
+            "hint": replace(_hint_only, output=replace(_hint_only.output, salient_tokens=None)),
+            "mahint": _hint_only,
+            "mahint_marel": replace(_hint_only, output=_maskagain.output),
+            "mahint_malocal": replace(_hint_only, hidden=replace(_maskagain.hidden, global_weight=0.0)),
+            "mahint_maglobal": replace(_hint_only, hidden=replace(_maskagain.hidden, local_weight=0.0)),
+        },
+    ),
+)
+ABLATIONS: dict[str, PretrainRecipe] = {
+    key: replace(recipe, method=method) for recipe, methods in _ABLATED for key, method in methods.items()
 }
-ABLATIONS: dict[str, PretrainRecipe] = {key: replace(recipes.videomae, method=each) for key, each in _METHODS.items()}
 """The rows of the papers' tables that are no students of table 1."""
 
 

@@ -120,6 +120,9 @@ def test_every_student_of_the_tables_is_one_that_is_trained(scripts):
     assert rows >= set(arms.ABLATIONS)
     assert rows <= arms.ABLATIONS.keys() | arms.STUDENTS.keys()
     assert set(tables.STUDENTS) == {"scratch", *arms.STUDENTS}
+    for key, recipe in arms.ABLATIONS.items():  # but for the method's field that is ablated, its student's of table 1
+        method = {"amd": "amd", "mvd": "mvd"}.get(key.split("_")[0], "maskagain")
+        assert recipe.optim == arms.STUDENTS[method].optim
 
 
 # ---- The whole command, at a toy size -------------------------------------------------------------------------------
