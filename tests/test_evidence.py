@@ -111,7 +111,8 @@ def test_table_2_takes_the_students_that_have_more_epochs_at_equal_compute(scrip
     arms, protocol = scripts["evidence_arms"], scripts["evidence_arms"].Protocol()
     operations = {key: arms.count_operations(recipe) for key, recipe in arms.STUDENTS.items()}
     epochs = {key: round(protocol.epochs * max(operations.values()) / n) for key, n in operations.items()}
-    assert tuple(key for key in epochs if epochs[key] > protocol.epochs) == scripts["evidence_tables"].LONGER
+    assert tuple(key for key in epochs if epochs[key] > 1.25 * protocol.epochs) == scripts["evidence_tables"].LONGER
+    assert not [key for key in epochs if 1.25 * protocol.epochs >= epochs[key] > protocol.epochs and key != "amd"]
 
 
 def test_every_student_of_the_tables_is_one_that_is_trained(scripts):
