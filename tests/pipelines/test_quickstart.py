@@ -121,8 +121,9 @@ def test_the_students_have_the_same_encoder_and_budget(name):
     assert recipes.videomae.method.encoder == distilled.method.encoder == recipes.finetune.encoder
     assert recipes.teacher.method.encoder == recipes.finetune_teacher.encoder
     assert recipes.image_teacher.schedule == recipes.videomae.schedule
-    for budget in ("clips", "optim", "schedule", "batch"):
+    for budget in ("clips", "schedule", "batch"):
         assert getattr(recipes.videomae, budget) == getattr(distilled, budget)
+    assert replace(distilled.optim, base_lr=recipes.videomae.optim.base_lr) == recipes.videomae.optim  # it is chosen
     for budget in ("clips", "views", "optim", "schedule", "batch", "mixup", "random_erasing", "label_smoothing"):
         assert getattr(recipes.finetune, budget) == getattr(recipes.finetune_teacher, budget)
 
