@@ -33,8 +33,8 @@ class Handler(QuietHandler):
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         if self.command == "GET":
+            self.server.num_sent += len(body)  # before the client can have them
             self.wfile.write(body)
-            self.server.num_sent += len(body)
 
     def honest(self) -> None:
         first, _, last = self.headers.get("Range", f"bytes=0-{len(DATA)}")[6:].partition("-")
