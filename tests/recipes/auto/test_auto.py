@@ -104,7 +104,7 @@ def test_every_recipe_can_be_trained_in_the_target_time_and_has_reasons(stats, h
     assert recipe.batch % hardware.processes == 0
     assert recipe.mixup is None or recipe.batch % (2 * hardware.processes) == 0
     assert recipe.schedule.warmup_epochs < recipe.schedule.epochs <= defaults.EPOCH_RANGE[1]
-    assert (recipe.patience is None) == is_tested
+    assert (recipe.patience is None) == (is_tested or validation_clips < 100)
     assert recipe.select == "best"
     gflops = compute_model_cost(recipe.encoder, num_frames=sampling.num_frames, size=size).gflops
     per_second, kind = defaults.GMACS_PER_SECOND[hardware.device_kind] * hardware.count, hardware.device_kind
@@ -250,10 +250,17 @@ def test_the_command_trains_gives_reasons_and_resumes_on_any_machine(runs, tmp_p
     refuses(capsys, [*command, "--label-smoothing", "0.3"], "recipe.label_smoothing is 0.1, here it is 0.3")
 
 
-def test_a_validation_set_is_scored_and_may_end_the_run(runs, tmp_path, capsys):
+@pytest.mark.parametrize("is_large", [True, False])
+def test_a_validation_set_is_scored_and_may_end_the_run_where_chance_would_not(
+    runs, tmp_path, capsys, monkeypatch, is_large
+):
+    if is_large:
+        monkeypatch.setattr(defaults, "MIN_STOPPING_CLIPS", 8)
     run(f"{AUTO} {SHORT}", data=runs / "data", out=tmp_path / "run", val_data=runs / "data" / "train.csv")
     epochs = round(defaults.PATIENCE_RATIO * defaults.EPOCH_RANGE[1])
-    assert f"finetune: early stopping after {epochs} epochs without improvement" in capsys.readouterr().err
+    few = "no early stopping: 8 validation clips are too few to tell epochs apart"
+    reason = f"early stopping after {epochs} epochs without improvement" if is_large else few
+    assert f"finetune: {reason}" in capsys.readouterr().err
     assert json.loads((tmp_path / "run" / "test.json").read_text())["model_selection"]["epoch"] in (1, 2)
 
 

@@ -81,6 +81,7 @@ def choose_recipe(
     is_deep = encoder.depth >= defaults.MIN_DEEP_DEPTH
     clips_per_class = stats.num_clips / len(stats.class_counts)
     can_mix = clips_per_class >= defaults.MIN_MIXUP_CLIPS_PER_CLASS and batch % (2 * hardware.processes) == 0
+    can_stop = not is_tested_on_validation and num_validation_clips >= defaults.MIN_STOPPING_CLIPS
     counts = [count for count in stats.class_counts if count]
     is_unbalanced = max(counts) > defaults.MAX_CLASS_RATIO * min(counts)
     recipe = FinetuneRecipe(
@@ -111,7 +112,7 @@ def choose_recipe(
         label_smoothing=0.1,
         color_jitter=None if stats.is_images else ColorJitter(),
         mixup=MixupCutmix() if can_mix else None,
-        patience=None if is_tested_on_validation else max(10, round(defaults.PATIENCE_RATIO * epochs)),
+        patience=max(10, round(defaults.PATIENCE_RATIO * epochs)) if can_stop else None,
         weight_init="normal" if is_deep else "xavier",
     )
     noun, init = "image" if stats.is_images else "clip", name_source(checkpoint) if checkpoint else ""
@@ -179,9 +180,14 @@ def choose_recipe(
         ),
         (
             "patience",
-            "no early stopping: the validation set is the test set"
-            if is_tested_on_validation
-            else f"early stopping after {recipe.patience} epochs without improvement: the test set is another one",
+            f"early stopping after {recipe.patience} epochs without improvement: the test set is another one"
+            if can_stop
+            else "no early stopping: "
+            + (
+                "the validation set is the test set"
+                if is_tested_on_validation
+                else f"{num_validation_clips} validation {noun}s are too few to tell epochs apart"
+            ),
         ),
         (
             "views.temporal_clips views.spatial_crops",

@@ -48,6 +48,7 @@ MIN_DEEP_DEPTH = 12  # blocks from which an encoder counts as deep
 LAYER_DECAY = 0.75  # of deep pre-trained encoders
 DROP_PATH = 0.1  # of deep encoders
 PATIENCE_RATIO = 0.2  # patience / epochs, with a validation set; 10 epochs at least
+MIN_STOPPING_CLIPS = 100  # of that set: where one clip is more than a point, chance would end the training
 
 # Starts: short fine-tunings compare random weights with the encoders that come with the package
 COMPARISON_SHARE = 0.25  # of the training's multiply-adds: what all of them may take
