@@ -59,9 +59,9 @@ videomae = replace(  # the student, on pixels only
     method=VideoMAEConfig(
         encoder=_STUDENT,
         decoder=replace(teacher.method.decoder, dim=64, heads=2),
-        mask=RandomMask(ratio=0.35),  # so small a student learns more from pixels the more of them it sees
+        mask=RandomMask(ratio=0.35),  # the best of five on one seed; seeds differ as much (docs/log.md)
     ),
-    optim=replace(teacher.optim, base_lr=8e-3),  # 1e-3 for 32 clips; at twice the rate it knows less (docs/log.md)
+    optim=replace(teacher.optim, base_lr=8e-3),  # 1e-3 for 32 clips
     schedule=CosineConfig(epochs=6, warmup_epochs=0.6),  # of 12 000 clips
     batch=32,  # in so little time, more steps teach more than more clips in each
 )
@@ -74,7 +74,7 @@ amd = replace(  # the student, on pixels and the teacher's features
         mask=NestedTubeMask(student_ratio=0.5, teacher_ratio=0.25),
         layer_pairs=((2, 2), (4, 4)),
         generator_depth=1,
-    ),  # the losses weigh 1 each, as in the paper: with less weight on the features the student knew less (docs/log.md)
+    ),  # the losses weigh 1 each, as in the paper: with 0.003 on the features the student knew less (docs/log.md)
     optim=replace(videomae.optim, base_lr=1.6e-2),  # a teacher's features can be learned at twice the rate
 )
 
