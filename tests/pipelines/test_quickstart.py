@@ -2,9 +2,9 @@
 
 import io
 from dataclasses import replace
-from math import sqrt
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -53,8 +53,14 @@ def page() -> str:
     )
 
 
-def test_the_interval_is_binomial():
-    assert RESULT.compute_margin(50.0) == pytest.approx(1.96 * 100 * sqrt(0.5 * 0.5 / 400))
+@pytest.mark.parametrize(("num_clips", "num_right"), [(400, 200), (3000, 1620), (25, 24), (25, 25), (25, 0)])
+def test_the_interval_is_as_wide_as_wilsons_and_hardly_wider(num_clips, num_right):
+    # Wilson's: those rates from which the observed one differs by at most 1.96 standard errors of their own
+    rates = np.linspace(0, 1, 100_001)
+    inside = rates[abs(rates - num_right / num_clips) <= 1.96 * np.sqrt(rates * (1 - rates) / num_clips) + 1e-12]
+    wilson = 100 * (inside[-1] - inside[0]) / 2
+    margin = replace(RESULT, num_test_clips=num_clips).compute_margin(100 * num_right / num_clips)
+    assert wilson - 0.001 <= margin <= 1.4 * wilson
 
 
 @pytest.mark.parametrize("number", ["15.0 ±3.5", "30.0 ±4.5", "60.0 ±4.8", "50.0 ±4.9", "1.23", "0.0988", "61", "–"])

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import hypot, sqrt
 from typing import NamedTuple, get_args
 
 from rich.box import SIMPLE_HEAD
@@ -110,8 +110,14 @@ class QuickstartResult:
         return 100 / self.num_classes
 
     def compute_margin(self, top1: float) -> float:
-        """Return half of the 95 % interval of a top-1, in percent: binomial, by the normal approximation."""
-        return _NORMAL_QUANTILE * sqrt(top1 * (100 - top1) / self.num_test_clips)
+        """Return half of the 95 % interval of a top-1, in percent: binomial, after Agresti and Coull (1998).
+
+        Half as many right and wrong clips as the quantile's square are added: else 25 of 25 would be certain.
+        """
+        num_added = _NORMAL_QUANTILE**2
+        num_clips = self.num_test_clips + num_added
+        top1 = (top1 * self.num_test_clips + 50 * num_added) / num_clips
+        return _NORMAL_QUANTILE * sqrt(top1 * (100 - top1) / num_clips)
 
     def format_rows(self) -> list[tuple[str, ...]]:
         """Return the table: a row per model, in the columns of `_COLUMNS`."""
@@ -161,9 +167,7 @@ def describe_noise(result: QuickstartResult) -> str:
     by_key = {model.key: model for model in result.models}
     distilled, pixels = by_key[result.method], by_key["videomae"]
     gain = distilled.probe_top1 - pixels.probe_top1
-    noise = _NORMAL_QUANTILE * sqrt(
-        sum(top1 * (100 - top1) / result.num_test_clips for top1 in (distilled.probe_top1, pixels.probe_top1))
-    )
+    noise = hypot(*map(result.compute_margin, (distilled.probe_top1, pixels.probe_top1)))
     verdict = "more than" if abs(gain) > noise else "within"
     return (
         f"Frozen, the distilled student is {gain:+.1f} points from the one pre-trained on pixels: {verdict} the "
