@@ -54,7 +54,7 @@ def page() -> str:
 
 
 @pytest.mark.parametrize(("num_clips", "num_right"), [(400, 200), (3000, 1620), (25, 24), (25, 25), (25, 0)])
-def test_the_interval_is_as_wide_as_wilsons_and_hardly_wider(num_clips, num_right):
+def test_the_interval_is_as_wide_as_wilsons_and_not_half_as_wide_again(num_clips, num_right):
     # Wilson's: those rates from which the observed one differs by at most 1.96 standard errors of their own
     rates = np.linspace(0, 1, 100_001)
     inside = rates[abs(rates - num_right / num_clips) <= 1.96 * np.sqrt(rates * (1 - rates) / num_clips) + 1e-12]
