@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vidstill.bench.quality import psnr, ssim
-from vidstill.bench.timing import pin_to_one_core, time_in_random_order
+from vidstill.utils.timing import pin_to_one_core, time_in_random_order
 
 CLIP = np.random.default_rng(0).integers(0, 200, (2, 24, 32, 3), dtype=np.uint8)
 

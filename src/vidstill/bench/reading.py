@@ -13,13 +13,13 @@ from typing import Literal, NamedTuple
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from vidstill.bench.timing import pin_to_one_core, time_in_random_order
 from vidstill.data.decode.container import open_container
 from vidstill.data.decode.reader import Frames, VideoReader, read_frames
 from vidstill.data.storage.fetch import VideoSource, fetch_source, source_name
 from vidstill.data.transforms.frame_sampling import SpanSampling
 from vidstill.utils.rng import derive_sample_seed, numpy_rng
 from vidstill.utils.terminal import show_progress_bar
+from vidstill.utils.timing import pin_to_one_core, time_in_random_order
 
 MAX_PIXEL_DIFFERENCE = 2.0
 """Grey levels: frames whose pixels differ by more on average count as other frames, or as wrong colours."""

@@ -14,7 +14,6 @@ import torch
 from vidstill.bench.quality import psnr, ssim
 from vidstill.bench.reading import ReadRequest, draw_frame_indices, find_readers, measure_reading
 from vidstill.bench.report import BenchmarkReport, LoaderTiming, PackingCost, describe_machine
-from vidstill.bench.timing import pin_to_one_core
 from vidstill.bench.videos import collect_videos
 from vidstill.data.datasets.train_clips import ClipsConfig, TrainClips
 from vidstill.data.decode.reader import Frames, read_frames
@@ -30,6 +29,7 @@ from vidstill.engine.cpu import count_cores
 from vidstill.synthetic.footage import FootageConfig
 from vidstill.utils.rng import derive_sample_seed, numpy_rng
 from vidstill.utils.terminal import show_progress_bar
+from vidstill.utils.timing import pin_to_one_core
 from vidstill.utils.types import InputError, check_range
 
 _PACK_CONFIG = TranscodeConfig(short_side=8192)  # the defaults, without downscaling

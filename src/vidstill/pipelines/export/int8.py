@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidstill.bench.timing import pin_to_one_core, time_in_random_order
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.engine.distributed import Runtime
 from vidstill.pipelines.evaluate.classifier import score_classifier
@@ -35,6 +34,7 @@ from vidstill.pipelines.export.write import QuantizationResult, compute_export_s
 from vidstill.pipelines.labeled_data import open_labeled_test
 from vidstill.pipelines.run_config import Workers
 from vidstill.utils.rng import numpy_rng
+from vidstill.utils.timing import pin_to_one_core, time_in_random_order
 from vidstill.utils.types import InputError
 
 _MIN_COSINE = 0.9  # of the model's and the file's outputs; below it, the file is broken rather than rounded
