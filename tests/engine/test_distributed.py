@@ -20,13 +20,21 @@ def test_fp16_on_a_cpu_is_an_error():
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
 def test_precision_is_that_of_matrix_products_and_not_of_weights_and_gradients(precision, dtype):
     runtime = Runtime(precision)
-    model = runtime.prepare(nn.Linear(4, 4))
-    with runtime.autocast():
-        out = model(torch.ones(2, 4, device=runtime.device))
-    runtime.backward(out.float().mean(), 1)
+    model, inputs = runtime.prepare(nn.Linear(4, 4)), torch.ones(2, 4, device=runtime.device)
+    with runtime.compute(model):
+        out = model(inputs.to(dtype))
+        runtime.backward(out.float().mean(), 1)
     assert out.dtype == dtype
     assert model.weight.dtype == model.weight.grad.dtype == torch.float32
-    assert model(torch.ones(2, 4, device=runtime.device)).dtype == torch.float32  # outside of autocast
+    assert model(inputs).dtype == torch.float32
+
+
+def test_a_model_of_another_library_computes_in_the_precision_by_autocast():
+    model = nn.Linear(4, 4)
+    with Runtime("bf16").autocast():
+        assert model(torch.ones(2, 4)).dtype == torch.bfloat16
+    with Runtime("fp32").autocast():
+        assert model(torch.ones(2, 4)).dtype == torch.float32
 
 
 def test_microbatch_has_the_same_noise_on_every_process():

@@ -9,6 +9,7 @@ from tiny_models import DECODER, ENCODER, GRID, MASKAGAIN, TEACHER, built, clips
 
 from vidstill.checkpoints.io import Checkpoint
 from vidstill.checkpoints.load import init_encoder
+from vidstill.engine.distributed import Runtime
 from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.methods.maskagain import HiddenConfig, MaskAgainConfig, MaskAgainQuirks, OutputConfig
 from vidstill.methods.maskagain_losses import hint_loss, relation_loss, select_salient_tokens, selected_value_loss
@@ -199,7 +200,7 @@ def test_every_part_in_bfloat16_is_close_to_that_in_single_precision():
     """Keys and tokens at the edge of a selection may change places; the loss is of the same size."""
     method = built(PROJECTED)
     exact = method(CLIP, seed=SEED).parts
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with Runtime("bf16").compute(method):
         parts = method(CLIP, seed=SEED).parts
     for name, part in parts.items():
         assert part.dtype == torch.float32, name

@@ -24,7 +24,7 @@ from vidstill.methods.maskagain_losses import (
     value_loss,
     zero_other_tokens,
 )
-from vidstill.models.layers import AttentionMap
+from vidstill.models.attention import AttentionMap
 from vidstill.utils.types import gather_tokens
 
 B, HEADS, SLOTS, PATCHES, D = 2, 3, 4, 5, 6

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from tiny_models import CLASSES, GRID, MVD, TEACHER, built, clips
 from torch import nn
 
+from vidstill.engine.distributed import Runtime
 from vidstill.methods.common.masking import RandomMask, TubeMask
 from vidstill.methods.common.teacher import FrozenTeacher
 from vidstill.methods.mvd import MVDConfig, TeacherBranch
@@ -103,7 +104,7 @@ def test_each_teacher_runs_once_per_batch_and_without_a_graph(monkeypatch):
 def test_teachers_run_in_the_runs_precision():
     method = built(MVD)
     exact = method.forward_teachers(CLIP, GRID)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with Runtime("bf16").compute(method):
         rounded = method.forward_teachers(CLIP, GRID)
     for name, features in exact.items():
         assert not torch.equal(rounded[name].float(), features)

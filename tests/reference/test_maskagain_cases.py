@@ -26,7 +26,7 @@ from vidstill.methods.maskagain_losses import (
     split_by_slot,
     zero_other_tokens,
 )
-from vidstill.models.layers import AttentionMap
+from vidstill.models.attention import AttentionMap
 from vidstill.models.position_embeddings import build_position_table
 from vidstill.models.vit import ViTConfig
 

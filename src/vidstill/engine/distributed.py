@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Literal, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -14,6 +15,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from vidstill.engine.cpu import describe_overload, find_bf16_flags
 from vidstill.engine.interruption import RunStopped
+from vidstill.engine.mixed_precision import ParameterCast
 from vidstill.utils.rng import derive_sample_seed
 from vidstill.utils.types import InputError
 
@@ -26,8 +28,8 @@ Precision = Literal["auto", "bf16", "fp16", "fp32"]
 class Runtime:
     """One process of a run, alone or started by `torchrun` or `accelerate launch`, which Accelerate detects.
 
-    Autocast and loss scaling are done here, not by Accelerate: it would leave its autocast on the task for good, and
-    allow only one precision per process.
+    Precision and loss scaling are handled here, not by Accelerate: it would leave its autocast on the task for good,
+    and allow only one precision per process.
     """
 
     def __init__(self, precision: Precision = "auto"):
@@ -60,6 +62,7 @@ class Runtime:
         if precision == "fp16" and self.device.type != "cuda":
             raise InputError(f"fp16 needs a GPU and this process runs on {self.device.type}; take bf16 or fp32")
         self.precision = precision
+        self._casts: WeakKeyDictionary[nn.Module, ParameterCast] = WeakKeyDictionary()
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")  # 2**16, as the papers' code
 
     def request_precision(self, precision: FixedPrecision) -> None:
@@ -67,10 +70,21 @@ class Runtime:
         self.requested_precision = precision
         self.set_precision(precision)
 
-    def autocast(self) -> AbstractContextManager[object]:
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[self.precision]
+
+    def compute(self, module: nn.Module) -> AbstractContextManager[object]:
+        """Have a module of this package compute in the precision: its forward, and backward, belong inside."""
         if self.precision == "fp32":
             return nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16 if self.precision == "bf16" else torch.float16)
+        if module not in self._casts:
+            self._casts[module] = ParameterCast(module, self.compute_dtype)
+        return self._casts[module].apply()
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Have a module of another library compute in the precision."""
+        return nullcontext() if self.precision == "fp32" else torch.autocast(self.device.type, self.compute_dtype)
 
     def prepare(self, task: nn.Module) -> nn.Module:
         """Return the task on this process's device, in DDP if there are several processes."""

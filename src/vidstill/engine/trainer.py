@@ -179,9 +179,9 @@ class Trainer:
             self.is_waiting_for_data = False
             data_seconds += time.perf_counter() - request_time
             runtime.seed_microbatch(self.seed, self.completed_steps, micro)
-            with runtime.accumulate_gradients(self.model, last=micro == plan.accumulation_steps - 1):
-                with runtime.autocast():
-                    output = self.model(*batch)
+            is_last = micro == plan.accumulation_steps - 1
+            with runtime.accumulate_gradients(self.model, last=is_last), runtime.compute(self.task):
+                output = self.model(*batch)
                 runtime.backward(output.loss, plan.accumulation_steps)
             names = list(output.parts)
             losses.append(torch.stack([v.detach().float() for v in (output.loss, *output.parts.values())]))

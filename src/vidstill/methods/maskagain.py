@@ -16,8 +16,8 @@ from vidstill.methods.common.method import AnyMask, Clips, Method
 from vidstill.methods.common.targets import PixelTarget, compute_pixel_target
 from vidstill.methods.common.teacher import FrozenTeacher, TeacherConfig, check_layer_pairs
 from vidstill.methods.maskagain_losses import MaskAgainQuirks
+from vidstill.models.attention import AttentionMap
 from vidstill.models.decoder import Decoder, DecoderConfig
-from vidstill.models.layers import AttentionMap
 from vidstill.models.vit import BASE, ViT, ViTConfig
 from vidstill.utils.rng import draw_permutation
 from vidstill.utils.types import Grid, InputError, Output, check_range, gather_tokens

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vidstill.methods.common.losses import regression_loss, upcast_to_float32
-from vidstill.models.layers import AttentionMap
+from vidstill.models.attention import AttentionMap
 from vidstill.utils.types import gather_tokens
 
 RelationSoftmax = Literal["rows", "pairs"]
@@ -122,7 +122,7 @@ def attend_selected_keys(
         attention = (logits - logits.logsumexp(dim=axes, keepdim=True)).exp() * key_mask
     order = "(t n)" if quirks.value_order == "aligned" else "(n t)"
     by_slot = rearrange(values, f"b heads {order} d -> b heads t n d", t=logits.shape[-2])
-    output = einsum(attention, by_slot.to(attention.dtype), "b heads q t n, b heads t n d -> b q t heads d")
+    output = einsum(attention.to(values.dtype), by_slot, "b heads q t n, b heads t n d -> b q t heads d")
     return rearrange(output, "b q t heads d -> b q t (heads d)")
 
 
@@ -227,8 +227,8 @@ def compute_log_relations(
         temperature: Divides the similarities.
         softmax: Of the similarities.
     """
-    device = features.device.type
-    with nullcontext() if device == "meta" else torch.autocast(device, enabled=False):  # meta, of a dry run, has none
+    device = features.device.type  # "meta", of a dry run, has no autocast
+    with nullcontext() if device == "meta" else torch.autocast(device, enabled=False):  # a user's own loop may use it
         rows = F.normalize(rearrange(upcast_to_float32(features), "b k d -> (b k) d"), dim=1)
         similarity = rows @ rows.T
     diagonal = torch.eye(len(similarity), dtype=torch.bool, device=similarity.device)

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vidstill.models.attention import AttentionMap, compute_attention, compute_attention_logits
 from vidstill.models.position_embeddings import PositionKind
 from vidstill.models.relative_positions import RelativePositionEmbedding, TokenCoordinates
 from vidstill.utils.types import Grid, InputError, check_range
@@ -18,7 +19,6 @@ NORM_EPS = 1e-6  # of all papers here; torch's default is 1e-5, transformers' Vi
 
 _MAX_DEPTH = 10_000  # blocks
 _MAX_GRID_TOKENS = 2**16  # the table of a wide model's positions takes 1 GB then
-_MAX_UNFUSED_TOKENS = 1024  # up to here a CPU is faster in bfloat16 with plain matrix products than with its kernel
 
 AttentionBias = Literal["qkv", "qv", "none"]
 """Biases besides the output's: of all three (MAE, ST-MAE), of queries and values (VideoMAE), or none."""
@@ -66,35 +66,6 @@ class TransformerConfig:
 def choose_num_heads(dim: int) -> int:
     """Return the number of heads that divides a width into parts of 64 channels, or the next lower one that divides."""
     return next(heads for heads in range(max(1, dim // 64), 0, -1) if dim % heads == 0)
-
-
-class AttentionMap(NamedTuple):
-    """Attention logits and values of one block."""
-
-    logits: Float[Tensor, "b heads n n"]  # scaled, before the softmax
-    values: Float[Tensor, "b heads n d_head"]
-
-
-def compute_attention(
-    queries: Float[Tensor, "b heads n d"], keys: Float[Tensor, "b heads n d"], values: Float[Tensor, "b heads n d_head"]
-) -> Float[Tensor, "b heads n d_head"]:
-    """Return softmax attention, by the kernel that suits the device; the only function that selects one.
-
-    Args:
-        queries: Scaled by the root of their length.
-        keys: As long as the queries.
-        values: May have another length.
-    """
-    if queries.device.type == "cpu" and queries.dtype == torch.bfloat16 and queries.shape[-2] <= _MAX_UNFUSED_TOKENS:
-        return compute_attention_logits(queries, keys).softmax(dim=-1) @ values
-    return F.scaled_dot_product_attention(queries, keys, values)
-
-
-def compute_attention_logits(
-    queries: Float[Tensor, "b heads n d_head"], keys: Float[Tensor, "b heads n d_head"]
-) -> Float[Tensor, "b heads n n"]:
-    """Return scaled products of queries and keys; the queries are scaled first, as in the released codes."""
-    return (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-2, -1)
 
 
 class Attention(nn.Module):
@@ -208,7 +179,7 @@ class Block(nn.Module):
         if not self.training or self.drop_path == 0:
             return residual
         keep = torch.rand(len(residual), 1, 1, device=residual.device) >= self.drop_path
-        return residual * keep / (1 - self.drop_path)
+        return residual * (keep.to(residual.dtype) / (1 - self.drop_path))
 
 
 # ---- Weight initialisation of the papers' released codes ---------------------------------------------------------

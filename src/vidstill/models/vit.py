@@ -9,10 +9,13 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vidstill.models.layers import AttentionMap, TransformerConfig, init_xavier_weights
+from vidstill.models.attention import AttentionMap
+from vidstill.models.layers import TransformerConfig, init_xavier_weights
 from vidstill.models.position_embeddings import PositionEmbedding
 from vidstill.models.relative_positions import compute_token_coordinates
-from vidstill.utils.types import Grid, InputError, Tubelet, check_range
+from vidstill.utils.types import Grid, InputError, Tubelet, check_range, gather_tokens
+
+_MIN_COPIED_SHARE = 0.6  # of the tokens: from here on, to copy all and gather rows is faster than to read only these
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -176,8 +179,9 @@ class ViT(nn.Module):
         """Return the input of the first block without class token: embedded tubelets plus position embeddings."""
         grid = self.grid(clip)
         pixels = self.normalize_input(patchify(self.config.crop_to_tubelets(clip), self.config.tubelet, visible))
-        positions = self.positions(grid, clip.device).to(self.patch_embed.weight.dtype)  # keeps half precision
-        return self.patch_embed(pixels) + (positions if visible is None else positions[visible])
+        dtype = self.patch_embed.weight.dtype
+        positions = self.positions(grid, clip.device).to(dtype)
+        return self.patch_embed(pixels.to(dtype)) + (positions if visible is None else positions[visible])
 
     def normalize_input(self, pixels: Float[Tensor, "b v p"]) -> Float[Tensor, "b v p"]:
         """Normalize tubelets of colours in [0, 1] by the model's mean and std."""
@@ -207,14 +211,15 @@ def patchify(
     """Return the pixels of tubelets; channel first, then frame, row, column.
 
     Args:
-        clip: Never copied as a whole.
+        clip: Colours, or other numbers per pixel.
         tubelet: Frames, rows and columns of one token, in pixels.
-        indices: Token numbers, the only tubelets that are read; None: all.
+        indices: Token numbers; None: all.
     """
     grid = Grid.from_clip(clip, tubelet)
     cubes = rearrange(clip, "b c (gt t) (gh h) (gw w) -> b gt gh gw c t h w", gt=grid.t, gh=grid.h, gw=grid.w)
-    if indices is None:
-        return rearrange(cubes, "b gt gh gw c t h w -> b (gt gh gw) (c t h w)")
+    if indices is None or indices.shape[1] > _MIN_COPIED_SHARE * grid.num_tokens:
+        rows = rearrange(cubes, "b gt gh gw c t h w -> b (gt gh gw) (c t h w)")
+        return rows if indices is None else gather_tokens(rows, indices)
     batch = torch.arange(len(clip), device=clip.device)[:, None]
     selected = cubes[batch, *torch.unravel_index(indices, (grid.t, grid.h, grid.w))]
     return rearrange(selected, "b v c t h w -> b v (c t h w)")

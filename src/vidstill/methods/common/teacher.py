@@ -1,6 +1,7 @@
 """Frozen teachers, of clips or of single frames: without gradients, outside every checkpoint."""
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeAlias
 
@@ -42,6 +43,7 @@ class FrozenTeacher(nn.Module):
 
     def __init__(self, model: ViT | ExternalEncoder):
         super().__init__()
+        self.autocast_dtype: torch.dtype | None = None
         self.set_model(model)
 
     def set_model(self, model: ViT | ExternalEncoder) -> None:
@@ -51,6 +53,14 @@ class FrozenTeacher(nn.Module):
     @property
     def model(self) -> ViT | ExternalEncoder:
         return self.__dict__["model"]
+
+    def set_compute_dtype(self, dtype: torch.dtype) -> None:
+        """Keep the weights in the precision of the computation only; a library's model runs under autocast."""
+        if isinstance(self.model, ExternalEncoder):
+            self.autocast_dtype = None if dtype == torch.float32 else dtype
+            return
+        for parameter in self.model.parameters():
+            parameter.data = parameter.data.to(dtype)
 
     @torch.no_grad()
     def forward(
@@ -62,7 +72,11 @@ class FrozenTeacher(nn.Module):
         attention: Collection[int] = (),
     ) -> Features:
         """Return intermediate features, see `ViT.forward`; blocks after the last requested one do not run."""
-        return self.model(clip, visible, layers=layers, attention=attention, intermediates_only=True)
+        with self._autocast(clip.device.type):
+            return self.model(clip, visible, layers=layers, attention=attention, intermediates_only=True)
+
+    def _autocast(self, device_type: str) -> AbstractContextManager[object]:
+        return nullcontext() if self.autocast_dtype is None else torch.autocast(device_type, self.autocast_dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FrozenTeacher":
         self.model._apply(fn)

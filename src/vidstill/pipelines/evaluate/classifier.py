@@ -118,12 +118,16 @@ def score_classifier(
     """
     model = model.to(runtime.device).eval()
 
+    def predict(clip: Tensor) -> dict[str, Tensor]:
+        with runtime.compute(model):
+            return {"logits": model(clip)}
+
     def merge(outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"probabilities": merge_views(outputs["logits"], multi_label=multi_label)}
 
     with show_progress_bar("testing", visible=show_progress and runtime.is_main) as progress:
         records, broken = run_dataset(
-            lambda clip: {"logits": model(clip)},
+            predict,
             ViewClips(manifest, views, cache=cache),
             runtime,
             workers,

@@ -186,7 +186,8 @@ def score_detector(model: Detector, test: DetectionTest, workers: Workers, runti
     keyframes, model = test.keyframes, model.to(runtime.device).eval()
 
     def predict(clip: Tensor, boxes: Tensor) -> dict[str, Tensor]:
-        return {"scores": model(clip, boxes).float().sigmoid()}
+        with runtime.compute(model):
+            return {"scores": model(clip, boxes).float().sigmoid()}
 
     with show_progress_bar("testing", visible=runtime.is_main) as progress:
         records, broken = run_dataset(

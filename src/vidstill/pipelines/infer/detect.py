@@ -203,7 +203,8 @@ def detect_video(
             broken = error
 
     def score(clip: Tensor, boxes: Tensor) -> dict[str, Tensor]:
-        return {"scores": detector.model(clip, boxes).float().sigmoid()}
+        with request.runtime.compute(detector.model):
+            return {"scores": detector.model(clip, boxes).float().sigmoid()}
 
     with VideoReader(row.source) as reader:
         rate = reader.frame_rate or row.frame_rate or detector.recipe.views.sampling.frame_rate

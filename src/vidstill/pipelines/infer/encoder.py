@@ -122,7 +122,7 @@ class VideoEncoder:
         """
         self._check_pool(pool)
         blocks = self._resolve_blocks(layers)
-        with torch.inference_mode(), self.runtime.autocast():
+        with torch.inference_mode(), self.runtime.compute(self.classifier or self.model):
             clip = self._scale_pixels(clips)
             grid = self.model.grid(clip)
             if blocks:
@@ -142,7 +142,7 @@ class VideoEncoder:
             InputError: The encoder was not fine-tuned.
         """
         classifier = self.require_classifier()[0]
-        with torch.inference_mode(), self.runtime.autocast():
+        with torch.inference_mode(), self.runtime.compute(classifier):
             return classifier(self._scale_pixels(clips)).float().cpu()
 
     def merge_views(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from einops import rearrange
+from torch import Tensor
 from torchvision.ops import box_iou
 
 from vidstill.data.ava.box_table import NO_ACTION, BoxTable, format_box_csv
@@ -97,6 +98,11 @@ def find_person_boxes(
     stamps = {video: _stamp_video(video) for video in keyframes.seconds}
     if runtime.broadcast(out.exists()):
         raise InputError(f"{out} exists; move it away, or choose another file with --out")
+
+    def detect(clip: Tensor) -> dict[str, list[Tensor]]:
+        with runtime.autocast():
+            return detector.detect(clip)
+
     with open_journal(Journal(out, settings, runtime.rank), runtime) as journal:
         finished = runtime.run_on_main(lambda: _read_finished(journal, keys, stamps))
         batch = workers.device_batch or _DEFAULT_BATCH
@@ -107,7 +113,7 @@ def find_person_boxes(
         failed: dict[int, str] = {}
         progress(0, total)
         clips = _iter_images(keys, batches, workers.num_workers, failed)
-        for record in run(detector.detect, clips, runtime, batch=batch):
+        for record in run(detect, clips, runtime, batch=batch):
             (video, second), boxes, scores = keys[record.video], record.arrays["boxes"], record.arrays["scores"]
             key = {"key": (video.name, second), "stamp": stamps[video]}
             journal.append({**key, "boxes": boxes.tolist(), "scores": scores.tolist()})

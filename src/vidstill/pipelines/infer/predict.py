@@ -105,9 +105,9 @@ def predict_videos(
     Raises:
         InputError: The encoder was not fine-tuned, or no video decodes.
     """
-    classifier, views = encoder.require_classifier()
+    _, views = encoder.require_classifier()
     records, broken = run_dataset(
-        lambda clip: {"logits": classifier(clip)},
+        lambda clip: {"logits": encoder.predict_logits(clip)},
         ViewClips(videos.manifest, views),
         encoder.runtime,
         workers,

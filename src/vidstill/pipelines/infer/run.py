@@ -74,7 +74,7 @@ def run(
     Consecutive clips of one shape go through the model together.
 
     Args:
-        model: Called in inference mode under the runtime's autocast; rows of half precision become float32.
+        model: Called in inference mode; rows of half precision become float32.
         batch: Views that the device takes at once; None: those of one clip.
         merge: Merges a clip's views; None: a clip has one view.
     """
@@ -229,7 +229,7 @@ def _forward(model: Model, group: Sequence[Clip], runtime: Runtime, batch: int |
     boxes = [clip.boxes for clip in group if clip.boxes is not None]
     if boxes:  # a key frame has one view
         inputs.append(pad_sequence(boxes, batch_first=True).to(runtime.device))
-    with torch.inference_mode(), runtime.autocast():
+    with torch.inference_mode():
         parts = [model(*part) for part in zip(*(each.split(batch or len(each)) for each in inputs), strict=True)]
     rows = {name: [row for part in parts for row in part[name]] for name in parts[0]}
     outputs: list[dict[str, Tensor]] = []

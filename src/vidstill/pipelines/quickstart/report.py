@@ -143,7 +143,7 @@ def _summarize_model(
 
 
 def _extract_features(encoder: ViT, clips: Float[Tensor, "n 3 t h w"], runtime: Runtime) -> Float[Tensor, "n d"]:
-    with torch.no_grad(), runtime.autocast():
+    with torch.no_grad(), runtime.compute(encoder):
         tokens = (encoder(batch).tokens.float() for batch in clips.split(_VIDEO_BATCH))
         return torch.cat([reduce(each, "b n d -> b d", "mean").cpu() for each in tokens])
 
