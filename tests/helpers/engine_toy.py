@@ -39,7 +39,7 @@ class Toy(nn.Module):
         self.layers[2].p = self.drop * (1 - progress)
 
     def forward(self, clip: Tensor, label: Tensor) -> Output:
-        prediction = self.layers(clip)[:, 0]
+        prediction = self.layers(clip.to(self.layers[0].weight.dtype))[:, 0].float()
         return Output(F.mse_loss(prediction, label), {"prediction": prediction.mean()})
 
 
