@@ -15,6 +15,7 @@ from vidstill.utils.files import TEST_FILE
 from vidstill.utils.types import InputError
 
 RECIPES = {"pretrain": "amd.small_k400", "finetune": "amd.small_k400_finetune", "detect train": "laptop.detect"}
+RECIPES |= {"bench step": "amd.small_k400"}
 
 
 @pytest.fixture

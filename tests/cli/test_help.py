@@ -18,6 +18,7 @@ RECIPES = {
     ),
     "finetune": ("auto", "videomae.base_ssv2_finetune", "imagemae.base_in1k_finetune"),
     "detect train": ("laptop.detect", "amd.base_ava"),
+    "bench step": ("amd.small_k400", "videomae.base_ssv2_finetune"),
 }
 COMMANDS = [f"{verb} {recipe}".strip() for verb in VERBS for recipe in RECIPES.get(verb, ("",))]
 
@@ -57,7 +58,7 @@ _TRAINING = ("pretrain", "finetune", "detect train")
 _PROBES = ("probe linear", "probe knn", "probe attentive", "probe all")
 # The verbs that reach a message; each has all the options that are named there, "any": for each option, one of them.
 REACHED_BY: dict[str, tuple[str, tuple[str, ...]]] = {
-    "bench": ("all", ("bench data",)),
+    "bench": ("any", ("bench data", "bench step")),
     "checkpoints/convert.py": ("all", ("weights convert", "weights inspect")),
     # train again with another setting, or export in another format
     "checkpoints/layouts/transformers_export.py": ("any", ("pretrain", "finetune", "weights convert")),

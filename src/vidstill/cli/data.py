@@ -1,4 +1,4 @@
-"""`vidstill data …` and `bench data`; a function's signature is its options."""
+"""`vidstill data …`; a function's signature is its options."""
 
 import json as jsons
 import sys
@@ -139,25 +139,6 @@ def data_split_command(
     report = split_dataset(parse_path(data), out, val_share=val_share, by=by, seed=seed, root=root)
     lines = [*report.format_lines(), f"next: vidstill finetune auto --data {out}"]
     echo(jsons.dumps(to_json_value(asdict(report)), indent=1) if json else "\n".join(lines))
-
-
-def bench_data_command(
-    data: Positional[str | None] = None, /, *, max_videos: int = 8, rounds: int = 10, json: bool = False
-) -> None:
-    """Measure decoding, augmentation and loading of clips from videos and packed shards, beside decord and torchcodec.
-
-    Args:
-        data: Videos to measure with, as for `vidstill data inspect`; None: synthetic videos.
-        max_videos: Videos to use.
-        rounds: Clips to read from each.
-        json: Print JSON, with every single measurement.
-    """
-    from vidstill.bench.report import format_benchmark_report
-    from vidstill.bench.run import BenchmarkConfig, benchmark_data
-
-    config = BenchmarkConfig(num_videos=max_videos, clips_per_video=rounds)
-    report = benchmark_data(None if data is None else parse_path(data), config)
-    echo(jsons.dumps(to_json_value(asdict(report)), indent=1) if json else format_benchmark_report(report))
 
 
 def data_pack_command(

@@ -108,7 +108,14 @@ class _RunOptions:
 
 
 def parse_recipe_options(
-    options: RecipeOptions, run_config_type: type, args: Sequence[str], prog: str, *, description: str, out: Any
+    options: RecipeOptions,
+    run_config_type: type,
+    args: Sequence[str],
+    prog: str,
+    *,
+    description: str,
+    out: Any,
+    takes_init: bool = True,
 ) -> tuple[Any, str | None, dict[str, Any]]:
     """Return the run config, what the run starts from, and the typed fields of the recipe.
 
@@ -119,6 +126,7 @@ def parse_recipe_options(
         prog: The words before the options, for the usage line.
         description: The first line of the help.
         out: The run directory where `--out` is not typed.
+        takes_init: Whether `--init` is an option.
 
     Raises:
         SystemExit: tyro has printed the help (code 0) or what is wrong with an option (2).
@@ -126,19 +134,17 @@ def parse_recipe_options(
     options = replace(options, arguments=_read_arguments(args))
     words = "run directory, weights file or shipped:NAME to start from; scratch, or None: random weights"
     init = tyro.conf.arg(help=words)
-    command = make_dataclass(
-        "Command",
-        [
-            ("run_config", Annotated[_RunOptions, NO_PREFIX], _RunOptions(run_config_type, out)),
-            ("init", Annotated[str | None, init], None),
-            ("recipe", Annotated[RecipeOptions, NO_PREFIX], options),
-        ],
-    )
+    command_fields: list[tuple[str, Any, Any]] = [
+        ("run_config", Annotated[_RunOptions, NO_PREFIX], _RunOptions(run_config_type, out)),
+        *([("init", Annotated[str | None, init], None)] if takes_init else []),
+        ("recipe", Annotated[RecipeOptions, NO_PREFIX], options),
+    ]
+    command = make_dataclass("Command", command_fields)
     with allow_colors(args):
         typed: Any = tyro.cli(
             command, args=args, prog=prog, description=description, config=_CONFIG, registry=_registry
         )
-    return typed.run_config, typed.init, typed.recipe
+    return typed.run_config, getattr(typed, "init", None), typed.recipe
 
 
 _registry = ConstructorRegistry()

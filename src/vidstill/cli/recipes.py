@@ -2,6 +2,7 @@
 
 import functools
 import json as jsons
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -34,7 +35,8 @@ def parse_recipe_command(function: Callable[..., None], verb: str, args: Sequenc
     """Return the call of a verb that takes a recipe: with the recipe, its typed fields and the run config.
 
     Args:
-        function: Takes `recipe`, `run_config`, `init` and `changes`; the annotations say of which classes.
+        function: Takes `recipe`, `run_config`, `init` and `changes`; the annotations say of which classes. One without
+            `init` takes `name` and `command`, what was typed, instead of `changes`.
         verb: The words that were typed for it.
         args: The words after the verb, the recipe's name first.
 
@@ -42,16 +44,19 @@ def parse_recipe_command(function: Callable[..., None], verb: str, args: Sequenc
         InputError: There is no such recipe, it is another verb's, or its fields do not go together.
         SystemExit: tyro has printed the help (code 0) or what is wrong with an option (2).
     """
+    types = get_type_hints(function)
+    trains = "init" in types  # else it measures
+    usage = f"vidstill {verb} RECIPE{' --data DATA' if trains else ''}"
     if args[:1] in (["-h"], ["--help"]):
-        echo(f"usage: vidstill {verb} RECIPE --data DATA [OPTIONS]\n\n{function.__doc__}\n")
+        echo(f"usage: {usage} [OPTIONS]\n\n{function.__doc__}\n")
         echo(
             "RECIPE is one of `vidstill recipes`, your own in FILE.py:NAME or package.module:NAME, or a run directory."
         )
         echo(f"`vidstill {verb} RECIPE --help` lists the options of one.")
         return lambda: None
     if not args or args[0].startswith("-"):
-        raise InputError(f"the recipe comes first: vidstill {verb} RECIPE --data DATA; `vidstill recipes` lists them")
-    name, types = args[0], get_type_hints(function)
+        raise InputError(f"the recipe comes first: {usage}; `vidstill recipes` lists them")
+    name = args[0]
     is_auto = name == AUTO_RECIPE
     if is_auto and types["recipe"] is not FinetuneRecipe:
         raise InputError(f"{AUTO_RECIPE} makes recipes for fine-tuning; type vidstill finetune {AUTO_RECIPE}")
@@ -59,13 +64,21 @@ def parse_recipe_command(function: Callable[..., None], verb: str, args: Sequenc
     if recipe is not None and not isinstance(recipe, types["recipe"]):
         raise InputError(f"{name} is not a recipe for {verb}; type vidstill {_VERBS[type(recipe)]} {name}")
     run_config, init, typed = parse_recipe_options(
-        RecipeOptions(types=(types["recipe"],), config=recipe, absent="chosen for the data" if is_auto else "absent"),
+        RecipeOptions(
+            types=(type(recipe) if recipe else types["recipe"],),
+            config=recipe,
+            absent="chosen for the data" if is_auto else "absent",
+        ),
         AutoRunConfig if is_auto else types["run_config"],
         args[1:],
         f"vidstill {verb} {name}",
         description=f"{(function.__doc__ or '').partition(chr(10))[0]} {_AUTO_HELP if is_auto else ''}",
         out=Path("runs") / name_run(name).replace("-", "_"),
+        takes_init=trains,
     )
+    if not trains:
+        command = shlex.join(["vidstill", *verb.split(), *args])
+        return functools.partial(function, change_recipe(recipe, typed), run_config, name=name, command=command)
     if recipe is not None:
         init = None if init == SCRATCH else init
         return functools.partial(function, change_recipe(recipe, typed), run_config, init, changes=typed)

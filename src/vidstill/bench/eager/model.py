@@ -123,7 +123,7 @@ class EagerDecoder(nn.Module):
         tokens = torch.cat([tokens + select(table, keep), masked], dim=1)
         for block in self.blocks:
             tokens, _, _ = block(tokens)
-        return tokens[:, -masked.shape[1] :]
+        return tokens[:, tokens.shape[1] - masked.shape[1] :]
 
 
 class EagerHead(nn.Sequential):
