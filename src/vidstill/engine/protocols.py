@@ -13,3 +13,12 @@ class ProgressAwareTask(Protocol):
 
     def begin_step(self, progress: float) -> None:
         """Called before each step, in every process, with the completed share of all steps: 0 to below 1."""
+
+
+@runtime_checkable
+class RegionalModule(Protocol):
+    """One of a model's alike modules, such as a block, of which parts can be compiled or recomputed on their own."""
+
+    regions: tuple[str, ...]
+    """Names of its methods that are such parts: they draw no random numbers, and return what follows from arguments and
+    weights."""

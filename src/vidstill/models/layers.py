@@ -135,6 +135,8 @@ class Block(nn.Module):
     scaled up otherwise.
     """
 
+    regions = ("add_branches", "compute_attention_map")  # what may be compiled and recomputed: engine/protocols.py
+
     def __init__(self, config: TransformerConfig, drop_path: float = 0.0):
         super().__init__()
         self.drop_path = drop_path
@@ -160,12 +162,28 @@ class Block(nn.Module):
             attention_map: Result of `compute_attention_map` for these tokens, if it is computed already.
             coordinates: Of the tokens, for relative positions.
         """
+        return self.add_branches(tokens, attention_map, coordinates, *(self._draw_drop_path(tokens) for _ in range(2)))
+
+    def add_branches(
+        self,
+        tokens: Float[Tensor, "b n d"],
+        attention_map: AttentionMap | None,
+        coordinates: TokenCoordinates | None,
+        attention_factor: Float[Tensor, "b 1 1"] | None,
+        mlp_factor: Float[Tensor, "b 1 1"] | None,
+    ) -> Float[Tensor, "b n d"]:
+        """Return the block's output without any random draw: what can be compiled; see `forward`.
+
+        Args:
+            attention_factor: What each clip's attention is multiplied by; None: 1.
+            mlp_factor: What each clip's MLP is multiplied by; None: 1.
+        """
         if attention_map is None:
             mixed = self.attn(self.norm1(tokens), coordinates)
         else:
             mixed = self.attn.apply_map(attention_map)
-        tokens = tokens + self._scale_and_drop(mixed, self.gamma_1)
-        return tokens + self._scale_and_drop(self.mlp(self.norm2(tokens)), self.gamma_2)
+        tokens = tokens + _multiply(mixed, self.gamma_1, attention_factor)
+        return tokens + _multiply(self.mlp(self.norm2(tokens)), self.gamma_2, mlp_factor)
 
     def compute_attention_map(
         self, tokens: Float[Tensor, "b n d"], coordinates: TokenCoordinates | None = None
@@ -173,13 +191,19 @@ class Block(nn.Module):
         """Return the block's attention on its input."""
         return self.attn.compute_map(self.norm1(tokens), coordinates)
 
-    def _scale_and_drop(self, residual: Float[Tensor, "b n d"], scale: Tensor | None) -> Float[Tensor, "b n d"]:
-        if scale is not None:
-            residual = residual * scale
+    def _draw_drop_path(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b 1 1"] | None:
+        """Return what each clip's branch is multiplied by: 0, or the inverse of the probability that it is kept."""
         if not self.training or self.drop_path == 0:
-            return residual
-        keep = torch.rand(len(residual), 1, 1, device=residual.device) >= self.drop_path
-        return residual * (keep.to(residual.dtype) / (1 - self.drop_path))
+            return None
+        keep = torch.rand(len(tokens), 1, 1, device=tokens.device) >= self.drop_path
+        return keep.to(tokens.dtype) / (1 - self.drop_path)
+
+
+def _multiply(tokens: Float[Tensor, "b n d"], *factors: Tensor | None) -> Float[Tensor, "b n d"]:
+    for factor in factors:
+        if factor is not None:
+            tokens = tokens * factor
+    return tokens
 
 
 # ---- Weight initialisation of the papers' released codes ---------------------------------------------------------

@@ -4,11 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from torch import nn
+
 from vidstill.data.datasets.frame_cache import FrameCache
 from vidstill.data.datasets.open_cache import open_frame_cache
 from vidstill.data.manifest.manifest import Manifest
+from vidstill.engine.compile import RequestedCompileMode, choose_compile_mode, compile_task
 from vidstill.engine.cpu import count_cores, count_local_processes
-from vidstill.engine.distributed import Precision
+from vidstill.engine.distributed import Precision, Runtime
+from vidstill.engine.regions import checkpoint_activations
 from vidstill.pipelines.box_data import BoxDataConfig
 from vidstill.utils.types import InputError
 
@@ -50,6 +54,11 @@ class BaseRunConfig(Workers):
     # KEY=VALUE …: settings with which the run goes on, such as optim.base_lr=1e-4 or schedule.epochs=200; recorded, so
     # that the command without them goes on with them too
     resume_with: tuple[str, ...] = ()
+    # torch.compile in training, of the blocks (one graph for all of a kind) or of everything in one graph (full); auto:
+    # blocks on a GPU, off on a CPU
+    compile: RequestedCompileMode = "auto"
+    # keep only the inputs of the blocks for the backward pass and compute them twice: less memory, more time
+    activation_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,6 +67,26 @@ class BaseRunConfig(Workers):
         for option, number in (("--keep-states", self.keep_states), ("--keep-every", self.keep_every)):
             if number is not None and number < 1:
                 raise InputError(f"{option} is {number}; give 1 or more")
+
+    def prepare_task(self, task: nn.Module, runtime: Runtime) -> str:
+        """Compile a task's training and checkpoint its activations, as far as wanted; return a message.
+
+        Raises:
+            InputError: It was asked to be compiled, and cannot be; raised on every rank.
+        """
+        mode, error = choose_compile_mode(self.compile, task, runtime.device), ""
+        try:
+            compile_task(task, mode, runtime.device)
+        except InputError as raised:
+            error = str(raised)
+        error = next(filter(None, runtime.all_gather(error)), "")
+        if error and self.compile != "auto":
+            raise InputError(error)
+        if self.activation_checkpointing:
+            checkpoint_activations(task)
+        if error:
+            return f"nothing is compiled: {error}"
+        return "" if mode == "off" else f"compiling in the first steps, which take longer (--compile {mode})"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -154,6 +154,8 @@ class TrainingSession:
         checkpoints = {role: source.checkpoint for role, source in sources.items()}
         if precision := find_precision(self.forks):
             runtime.request_precision(precision)
+        if not runtime.broadcast((out / MODEL_FILE).exists()):
+            notes = [*notes, self.run_config.prepare_task(task, runtime)]
         with self._open_run_dir(manifests, sources, settings):
             if runtime.broadcast((out / MODEL_FILE).exists()):
                 finished = read_on_main(lambda: vars(read_checkpoint(out)), runtime)

@@ -118,6 +118,11 @@ class ClassificationTask(nn.Module):
         self.mixup, self.color_jitter, self.random_erasing = mixup, color_jitter, random_erasing
         self.begin_step(0.0)
 
+    @property
+    def has_static_shapes(self) -> bool:
+        """Whether every step has equally many tokens, as compiled code needs."""
+        return self.mask_ratio == 0
+
     def begin_step(self, progress: float) -> None:
         """Set the mask ratio of a step from the progress of the run, 0 to 1."""
         self.current_mask_ratio = self.mask_ratio * 0.5 * (1 + math.cos(math.pi * progress))

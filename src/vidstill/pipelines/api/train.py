@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from vidstill.engine.compile import RequestedCompileMode
 from vidstill.engine.distributed import Precision
 from vidstill.pipelines.api.paths import optional_text, parse_init
 from vidstill.pipelines.run_config import AutoRunConfig, DetectRunConfig, RunConfig
@@ -65,6 +66,8 @@ def pretrain(
     resume_from: int | None = None,
     resume_with: Mapping[str, Any] = {},
     cache: Literal["auto", "off"] = "auto",
+    compile: RequestedCompileMode = "auto",
+    activation_checkpointing: bool = False,
 ) -> Path:
     """Pre-train an encoder, by masking or distillation; the same call again resumes the run.
 
@@ -86,6 +89,10 @@ def pretrain(
         resume_with: Settings with which the run goes on, by their dotted names: `{"optim.base_lr": 1e-4}`; recorded, so
             that the call without them goes on with them too.
         cache: "auto": videos that fit a quarter of the free memory are decoded once and held there; "off": none.
+        compile: What torch.compile compiles in training: "blocks" (one graph for all of a kind), "full" (everything in
+            one graph), "off"; "auto": blocks on a GPU, off on a CPU.
+        activation_checkpointing: Keep only the inputs of the blocks for the backward pass and compute them twice: less
+            memory, more time.
 
     Returns:
         The run directory, which the other functions take as `init` or as a model.
@@ -107,6 +114,8 @@ def pretrain(
         resume_from=resume_from,
         resume_with=_format_settings(resume_with),
         cache=cache,
+        compile=compile,
+        activation_checkpointing=activation_checkpointing,
     )
     return run_pretraining(resolved, run_config, init=parse_init(init), changes=typed)
 
@@ -133,6 +142,8 @@ def finetune(
     resume_from: int | None = None,
     resume_with: Mapping[str, Any] = {},
     cache: Literal["auto", "off"] = "auto",
+    compile: RequestedCompileMode = "auto",
+    activation_checkpointing: bool = False,
 ) -> TrainedModel:
     """Fine-tune a classifier, from `init` or from scratch, and test it; the same call again resumes the run.
 
@@ -161,6 +172,10 @@ def finetune(
         resume_with: Settings with which the run goes on, by their dotted names: `{"optim.base_lr": 1e-4}`; recorded, so
             that the call without them goes on with them too.
         cache: "auto": videos that fit a quarter of the free memory are decoded once and held there; "off": none.
+        compile: What torch.compile compiles in training: "blocks" (one graph for all of a kind), "full" (everything in
+            one graph), "off"; "auto": blocks on a GPU, off on a CPU.
+        activation_checkpointing: Keep only the inputs of the blocks for the backward pass and compute them twice: less
+            memory, more time.
 
     Returns:
         The run directory and the numbers of its test.
@@ -222,6 +237,8 @@ def train_detector(
     keep_every: int | None = None,
     resume_from: int | None = None,
     resume_with: Mapping[str, Any] = {},
+    compile: RequestedCompileMode = "auto",
+    activation_checkpointing: bool = False,
 ) -> TrainedModel:
     """Train a detector of actions and test it; the same call again resumes the run.
 
@@ -246,6 +263,10 @@ def train_detector(
         resume_from: Step of a checkpoint of this run to go on from; None: the newest one.
         resume_with: Settings with which the run goes on, by their dotted names: `{"optim.base_lr": 1e-4}`; recorded, so
             that the call without them goes on with them too.
+        compile: What torch.compile compiles in training: "blocks" (one graph for all of a kind), "full" (everything in
+            one graph), "off"; "auto": blocks on a GPU, off on a CPU.
+        activation_checkpointing: Keep only the inputs of the blocks for the backward pass and compute them twice: less
+            memory, more time.
 
     Returns:
         The run directory and the numbers of its test.
@@ -270,6 +291,8 @@ def train_detector(
         keep_every=keep_every,
         resume_from=resume_from,
         resume_with=_format_settings(resume_with),
+        compile=compile,
+        activation_checkpointing=activation_checkpointing,
     )
     return _read_test(run_detector_training(resolved, run_config, init=parse_init(init), changes=typed))
 

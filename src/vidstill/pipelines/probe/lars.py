@@ -102,6 +102,7 @@ def train_lars_probe(source: str, run_config: ProbeRunConfig, config: LarsProbeC
         workers=run_config.workers,
         device_batch=run_config.device_batch,
         precision=run_config.precision,
+        compile="off",  # a frozen encoder, and a head
     )
     global_pool = run_config.pool == "mean" or (run_config.pool is None and _has_fc_norm(encoder))
     recipe = _build_recipe(encoder, run_config, config, len(data.train.rows), seed)

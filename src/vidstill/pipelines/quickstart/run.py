@@ -120,6 +120,7 @@ class _Stages:
             out=self.layout.get_pretrained(key),
             workers=self.workers.workers,
             save_seconds=_SAVE_SECONDS,
+            compile="off",  # would take longer than it saves
         )
         run_pretraining(recipe, run_config, runtime=self.runtime)
 
@@ -140,6 +141,7 @@ class _Stages:
             out=self.layout.get_finetuned(key, labels),
             workers=self.workers.workers,
             save_seconds=_SAVE_SECONDS,
+            compile="off",
         )
         init = None if key == "scratch" else self.layout.get_weights(key)
         run_finetuning(recipe, run_config, init=init, runtime=self.runtime)

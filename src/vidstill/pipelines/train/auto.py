@@ -180,5 +180,7 @@ def _pretrain(
         keep_states=run_config.keep_states,
         keep_every=run_config.keep_every,
         cache=run_config.cache,
+        compile=run_config.compile,
+        activation_checkpointing=run_config.activation_checkpointing,
     )
     return run_pretraining(pretraining, config, init=init, runtime=runtime)
