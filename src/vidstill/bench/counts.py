@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-# They make no kernel run: memory is allocated, or looked at in another way
+# They run no kernel: memory is allocated, or is seen in another shape
 _NO_KERNELS = frozenset(
     {
         *("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "resize_", "set_"),
