@@ -59,7 +59,7 @@ def read_with_pyav(source: VideoSource, indices: Sequence[int]) -> Frames:
     """
     requested, frames = set(indices), {}
     convert = VideoReformatter()
-    with open_container(fetch_source(source), source_name(source)) as container:
+    with open_container(fetch_source(source), source_name(source)) as (container, _):
         stream = container.streams.best("video")
         stream.codec_context.thread_count = 1
         for n, frame in enumerate(container.decode(stream)):

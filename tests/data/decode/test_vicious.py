@@ -18,7 +18,7 @@ from paths import DATA
 from remuxed_videos import draw_change, remux
 from vicious_videos import VICIOUS
 
-from vidstill.data.decode import packets
+from vidstill.data.decode import packets, stream
 from vidstill.data.decode.reader import VideoReader, count_frames, read_frames
 from vidstill.data.storage.fetch import BrokenVideo
 
@@ -148,6 +148,42 @@ def test_frames_and_their_count_are_those_of_a_full_decode(make_video, name):
         return
     assert count_frames(path) == len(truth), truth.error
     wrong = compared(path, truth, REQUESTS) + compared(path, truth, REQUESTS, len(truth))
+    assert not wrong, "\n".join(wrong)
+
+
+UNREAD = [
+    name
+    for name in SOUND
+    if name.startswith(("shorten_", "flip_bits_others.x264_slices")) and name.endswith(".mp4") and "mpeg4" not in name
+]
+"""MP4 files with damage at which a full decode stops; their headers list the packets behind it, as if it were not."""
+
+SOUGHT = [name for name in SOUND if name.endswith((".mp4", ".mov", ".3gp", ".mkv", ".webm")) and name not in UNREAD]
+
+
+@pytest.fixture
+def seek_always(monkeypatch):
+    """Packets are sought as if every file were long."""
+    monkeypatch.setattr(stream, "_MIN_SEEK_BYTES", 0)
+
+
+@pytest.mark.usefixtures("seek_always")
+@pytest.mark.parametrize("name", SOUGHT)
+def test_frames_and_their_count_are_those_of_a_full_decode_also_where_packets_are_sought(make_video, name):
+    path, truth = make_video(name)
+    if len(truth):
+        assert count_frames(path) == len(truth), truth.error
+        wrong = compared(path, truth, REQUESTS) + compared(path, truth, REQUESTS, len(truth))
+        assert not wrong, "\n".join(wrong)
+    with pytest.raises(BrokenVideo, match=re.escape(path.name)):
+        read_frames(path, [len(truth)])
+
+
+@pytest.mark.usefixtures("seek_always")
+@pytest.mark.parametrize("name", UNREAD)
+def test_a_scans_count_shows_damage_that_is_not_read(make_video, name):
+    path, truth = make_video(name)
+    wrong = compared(path, truth, REQUESTS, len(truth))
     assert not wrong, "\n".join(wrong)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import av
 
-from vidstill.data.decode.mov_header import find_header_excess
+from vidstill.data.decode.mov_header import MovHeader, read_mov_header
 from vidstill.data.storage.fetch import BrokenVideo
 
 CONTAINERS = (
@@ -35,22 +35,36 @@ OPEN_OPTIONS = {
 
 
 class _NamelessFile:
-    """A file whose name FFmpeg does not see: its content alone says what it is, on a disk as in a pack."""
+    """A file whose name FFmpeg does not see: its content alone says what it is, on a disk as in a pack.
 
-    def __init__(self, file: io.BytesIO | io.FileIO):
-        self.read, self.tell = file.read, file.tell
-        self._seek = file.seek
+    Args:
+        header: The part of the file that has been read already, and is not read again.
+    """
+
+    def __init__(self, file: io.BytesIO | io.FileIO, header: MovHeader):
+        self._file, self._header = file, header
+        self.tell = file.tell
+
+    def read(self, size: int) -> bytes:
+        offset = self._file.tell() - self._header.offset
+        if 0 <= offset < len(self._header.data):
+            data = self._header.data[offset : offset + size]
+            self._file.seek(len(data), io.SEEK_CUR)
+            return data
+        return self._file.read(size)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         try:
-            return self._seek(offset, whence)
+            return self._file.seek(offset, whence)
         except (OSError, ValueError, OverflowError):  # a damaged file leads to before its beginning
             return -errno.EINVAL  # PyAV would print an exception
 
 
 @contextmanager
-def open_container(file: Path | bytes, name: str) -> Iterator[Any]:
-    """Open a video file with PyAV; it is closed at the end of the `with` block.
+def open_container(file: Path | bytes, name: str) -> Iterator[tuple[Any, MovHeader]]:
+    """Open a video file with PyAV, and read its header if it is an MP4 or MOV.
+
+    The container is closed at the end of the `with` block.
 
     Args:
         file: A path, or the bytes of a file.
@@ -61,13 +75,12 @@ def open_container(file: Path | bytes, name: str) -> Iterator[Any]:
         av.FFmpegError, OSError: It does not open.
     """
     with io.BytesIO(file) if isinstance(file, bytes) else file.open("rb", buffering=0) as binary_file:
-        if excess := find_header_excess(binary_file):
-            raise BrokenVideo(name, excess)
+        header = read_mov_header(binary_file, name)
         try:
-            container: Any = av.open(_NamelessFile(binary_file), options=OPEN_OPTIONS, metadata_errors="ignore")
+            container: Any = av.open(_NamelessFile(binary_file, header), options=OPEN_OPTIONS, metadata_errors="ignore")
         except av.ArgumentError as error:  # so FFmpeg answers for a container that is not on the list
             raise BrokenVideo(
                 name, "is in none of the containers that are read, such as MP4, Matroska, AVI and MPEG-TS"
             ) from error
         with container:
-            yield container
+            yield container, header

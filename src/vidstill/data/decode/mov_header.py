@@ -1,9 +1,12 @@
-"""What the header of an MP4 or MOV states, compared with limits before FFmpeg believes it (ISO/IEC 14496-12)."""
+"""The header of an MP4 or MOV, compared with limits before FFmpeg believes it (ISO/IEC 14496-12)."""
 
 import io
 import struct
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vidstill.data.storage.fetch import BrokenVideo
 
 MAX_EDITS = 1_000
 """Entries of a track's edit list. FFmpeg shows a track's frames once for each that spans them: 200 became 3 million."""
@@ -16,7 +19,9 @@ _MAX_COMPRESSED_BYTES = 2**24  # of one that QuickTime compressed, before it did
 _MAX_ATOMS = 1_000  # at the root, before the header
 _MAX_DEPTH = 10  # FFmpeg's own limit
 _ATOM_HEAD = struct.Struct(">I4s")
-_STATING_ATOMS = frozenset({b"trak", b"elst", b"stsz", b"stz2", b"stts", b"hdlr", b"cmvd"})
+_STATING_ATOMS = frozenset(
+    {b"mvex", b"trak", b"tkhd", b"elst", b"stsd", b"stsz", b"stz2", b"stts", b"ctts", b"stss", b"hdlr", b"cmvd"}
+)
 _NESTING_ATOMS = frozenset({b"moov", b"cmov", b"trak", b"edts", b"mdia", b"minf", b"stbl"})
 
 
@@ -37,10 +42,22 @@ class _Track:
         return None
 
 
-def find_header_excess(file: io.BytesIO | io.FileIO) -> str | None:
-    """Return which limit the header of an MP4 or MOV exceeds, as a clause; None if none, and for any other file.
+@dataclass(frozen=True)
+class MovHeader:
+    """The moov atom of an MP4 or MOV; empty for any other file."""
 
-    The file is left at its beginning.
+    offset: int = 0  # of its first byte in the file
+    data: bytes = b""
+
+
+def read_mov_header(file: io.BytesIO | io.FileIO, name: str) -> MovHeader:
+    """Read the header of an MP4 or MOV; the file is left at its beginning.
+
+    Args:
+        name: What error messages call the file.
+
+    Raises:
+        BrokenVideo: The header exceeds a limit.
     """
     num_bytes, offset = file.seek(0, io.SEEK_END), 0
     try:
@@ -49,11 +66,14 @@ def find_header_excess(file: io.BytesIO | io.FileIO) -> str | None:
             size, kind = _read_atom_head(file.read(16))
             if kind == b"moov":
                 file.seek(offset)
-                return _find_excess(file.read(min(size or num_bytes, _MAX_HEADER_BYTES)))
+                header = MovHeader(offset, file.read(min(size or num_bytes, _MAX_HEADER_BYTES)))
+                if excess := _find_excess(header.data):
+                    raise BrokenVideo(name, excess)
+                return header
             offset += size
             if not size or offset >= num_bytes:
-                return None
-        return f"has no header among its first {_MAX_ATOMS} atoms"
+                return MovHeader()
+        raise BrokenVideo(name, f"has no header among its first {_MAX_ATOMS} atoms")
     finally:
         file.seek(0)
 
@@ -68,8 +88,12 @@ def _read_atom_head(data: bytes, offset: int = 0) -> tuple[int, bytes]:
     return size if size >= 8 else 0, kind
 
 
-def _iter_atoms(data: bytes, start: int, end: int, depth: int = 0) -> Iterator[tuple[bytes, bytes]]:
+def iter_atoms(header: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield the kind and the content of the atoms that matter, in turn; a track's comes before what it holds."""
+    return _iter_atoms(header, 0, len(header))
+
+
+def _iter_atoms(data: bytes, start: int, end: int, depth: int = 0) -> Iterator[tuple[bytes, bytes]]:
     while start + 8 <= end:
         size, kind = _read_atom_head(data, start)
         content_start, stop = start + (16 if data[start : start + 4] == b"\0\0\0\1" else 8), min(start + size, end)
@@ -93,7 +117,7 @@ def _decompress(data: bytes) -> bytes:
 
 def _find_excess(header: bytes) -> str | None:
     tracks = [_Track()]
-    for kind, content in _iter_atoms(header, 0, len(header)):
+    for kind, content in iter_atoms(header):
         track = tracks[-1]
         if kind == b"trak":
             tracks.append(_Track())

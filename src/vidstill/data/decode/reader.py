@@ -11,14 +11,7 @@ from functools import partial
 
 import av
 
-from vidstill.data.decode.frames import (
-    Buffer,
-    Frames,
-    NumberedImage,
-    collect_frames,
-    copy_image,
-    to_images,
-)
+from vidstill.data.decode.frames import Buffer, Frames, NumberedImage, collect_frames, copy_image, to_images
 from vidstill.data.decode.images import ImageArray, list_frame_images, read_image
 from vidstill.data.decode.packets import PacketTable
 from vidstill.data.decode.stream import UnexpectedFrameError, VideoStream
@@ -141,9 +134,9 @@ class VideoReader:
         return self._num_frames
 
     def _count_frames(self, stream: VideoStream) -> int:
-        self._table = stream.read_packet_table()
-        if self._table is not None and stream.stream.frames in (0, len(self._table.frame_indices)):
-            return len(self._table.frame_indices)
+        self._table = stream.read_seek_table() or stream.read_packet_table()
+        if self._table is not None and stream.stream.frames in (0, len(self._table)):
+            return len(self._table)
         self._table, num_frames = None, 0
         try:
             for _ in stream.decode_all():
@@ -176,13 +169,22 @@ class VideoReader:
                     self.name, f"ends early: {len(self._images)} frames decode and frame {last} (from 0) was requested"
                 )
             return self._collect_frames(indices, self._number_images(indices))
-        table = self._table or self._stream.read_packet_table(last, self._num_frames)
-        if table is not None and last < len(table.frame_indices):
+        for table in self._iter_tables(self._stream, last):
             try:
                 return self._collect_frames(indices, to_images(self._stream.decode_selected(table, set(indices))))
             except (av.FFmpegError, UnexpectedFrameError):
                 pass
         return self._collect_frames(indices, to_images(enumerate(self._stream.decode_all())))
+
+    def _iter_tables(self, stream: VideoStream, last: int) -> Iterator[PacketTable]:
+        """Yield the packet tables that tell where a frame is, until one of them holds true."""
+        table = self._table or stream.read_seek_table(self._num_frames)
+        if table is not None and last < len(table):
+            yield table
+        if table is None or table.pts is not None:
+            table = stream.read_packet_table(last, self._num_frames)
+            if table is not None and last < len(table):
+                yield table
 
     def read_all_frames(self, buffer: Buffer) -> Frames | None:
         """Read every frame into a buffer; any that `read_frames` would read are among them.

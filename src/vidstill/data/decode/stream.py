@@ -6,16 +6,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 import av
+import numpy as np
+from jaxtyping import Int64
 
+from vidstill.data.decode.codecs import find_keyframe_reader
 from vidstill.data.decode.container import MAX_PIXELS, open_container
-from vidstill.data.decode.packets import PacketBuffer, PacketTable, build_packet_table
+from vidstill.data.decode.mov_index import build_mov_table
+from vidstill.data.decode.packets import PacketBuffer, PacketTable, build_packet_table, is_doubtful, states_pts
+from vidstill.data.decode.table_cache import TableCache
 from vidstill.data.storage.fetch import BrokenVideo, format_error
 
 _DECODER_OPTIONS = {"max_pixels": str(MAX_PIXELS)}  # frames may not grow beyond it either
 # where a picture of these is damaged, it shows what its memory held, which an earlier frame may have left there
 _MEMORY_CODECS = frozenset({"ffv1", "mjpeg"})
 _STRICT_OPTIONS = {"err_detect": "explode"}  # a damaged picture is an error instead of being concealed
-
+_MIN_SEEK_BYTES = 2**21  # a smaller file is read from its first byte, which costs no more than seeking in it
+_TABLES = TableCache()
 
 DecodeMode = Literal["all", "strict", "lenient"]
 """All packets from the first; or only some, where damage is an error, or is concealed."""
@@ -43,7 +49,9 @@ class VideoStream:
     def _open(self) -> None:
         self._mode: DecodeMode | None = None  # nothing has been decoded
         with _raise_broken_video(self.name), ExitStack() as opening:
-            self.container: Any = opening.enter_context(open_container(self._file, self.name))
+            opened = opening.enter_context(open_container(self._file, self.name))
+            self.container: Any = opened[0]
+            self._header = opened[1]
             self.stream: Any = _find_video_stream(self.container, self.name)
             self._decoder = self.stream.codec_context
             self._packets = PacketBuffer(self.container, self.stream, self.name)
@@ -68,6 +76,27 @@ class VideoStream:
             return build_packet_table(
                 self.container, self.stream, self._packets, last_index=last_index, num_frames=num_frames
             )
+
+    def read_seek_table(self, num_frames: int | None = None) -> PacketTable | None:
+        """Return the whole packet table of a long file, with which `decode_selected` reads only the packets it needs.
+
+        That of an MP4 stands in its header; else all packets are read once, and the table is kept for further streams
+        of the same file.
+
+        Returns:
+            None for a short file, and where packets cannot be sought.
+        """
+        if self.container.size < _MIN_SEEK_BYTES or not states_pts(self.container):
+            return None
+        with _raise_broken_video(self.name):
+            return _TABLES.get_or_build(self._file, num_frames, lambda: self._build_seek_table(num_frames))
+
+    def _build_seek_table(self, num_frames: int | None) -> PacketTable | None:
+        table = build_mov_table(self.container, self.stream, self._header, num_frames=num_frames)
+        if table is None:
+            self._restart(None)
+            table = build_packet_table(self.container, self.stream, self._packets.drain(), num_frames=num_frames)
+        return None if table is None or table.pts is None else table
 
     def decode_all(self) -> Iterator[av.VideoFrame]:
         """Decode every frame, in presentation order.
@@ -96,24 +125,52 @@ class VideoStream:
         """
         runs = table.find_decode_runs(indices)
         # in an open GOP, a frame behind the keyframe may tell the decoder to forget one before it, which is no damage
-        self._restart("lenient" if any(map(table.is_open_gop, runs)) else "strict")
-        packets = enumerate(self._packets)
+        mode: DecodeMode = "lenient" if any(map(table.is_open_gop, runs)) else "strict"
+        self._restart(mode, must_rewind=table.pts is None)
+        packets = enumerate(self._packets if table.pts is None else ())
         for run in runs:
             if self._decoder.is_open:
                 self._decoder.flush_buffers()
-            run_packets = (packet for position, packet in packets if position >= run.start)
+            run_packets = (
+                (packet for position, packet in packets if position >= run.start)
+                if table.pts is None
+                else self._seek_packets(table.pts, run.start)
+            )
             yield from self._decode_run(table, run, run_packets, indices)
+
+    def _seek_packets(self, pts: Int64[np.ndarray, "packets"], start: int) -> Iterator[Any]:
+        """Yield the packets from a keyframe's position on.
+
+        Raises:
+            UnexpectedFrameError: One is not as the table states, or the container does not find the keyframe.
+        """
+        codec = self._decoder.codec.canonical_name
+        read_keyframe = find_keyframe_reader(codec, bytes(self._decoder.extradata or b""))
+        position = None
+        for packet in self._packets.seek(int(pts[start])):
+            if position is None:
+                position = next(iter(np.flatnonzero(pts == packet.pts).tolist()), len(pts))
+            is_expected = position < len(pts) and packet.size and packet.pts == pts[position]
+            if not is_expected or is_doubtful(packet) or read_keyframe is None:
+                raise UnexpectedFrameError
+            is_keyframe = read_keyframe(packet)
+            if is_keyframe is None or (position == start and not is_keyframe):
+                raise UnexpectedFrameError
+            if position >= start:
+                yield packet
+            position += 1
 
     def _decode_run(
         self, table: PacketTable, run: range, packets: Iterator[Any], indices: Collection[int]
     ) -> Iterator[tuple[int, av.VideoFrame]]:
-        first, latest = table.frame_indices[run[0]], -1
-        missing = {table.frame_indices[position] for position in run} & set(indices)
+        frame_indices = table.frame_indices[run.start : run.stop].tolist()
+        first, latest = frame_indices[0], -1
+        missing = set(frame_indices) & set(indices)
         last: tuple[int, av.VideoFrame] | None = None  # of the wanted frames
-        for position in [*run, None]:  # None: the decoder outputs what it holds back
-            packet, frame_index = None, None
-            if position is not None:
-                packet, frame_index = next(packets), table.frame_indices[position]
+        for frame_index in [*frame_indices, None]:  # None: the decoder outputs what it holds back
+            packet = None
+            if frame_index is not None:
+                packet = next(packets)
                 packet.pts = frame_index
                 may_skip = table.may_skip_unreferenced and frame_index not in indices
                 self._decoder.skip_frame = "NONREF" if may_skip else "DEFAULT"
@@ -142,10 +199,10 @@ class VideoStream:
             raise UnexpectedFrameError
         yield last
 
-    def _restart(self, mode: DecodeMode | None) -> None:
-        """Prepare to read packets from the first, and to decode them unless the mode is None."""
+    def _restart(self, mode: DecodeMode | None, *, must_rewind: bool = True) -> None:
+        """Prepare to read packets, from the first if it must be, and to decode them unless the mode is None."""
         is_decoder_usable = mode is None or self._mode is None or (mode != "all" and self._mode == mode)
-        if not is_decoder_usable or self._packets.packets is None:
+        if not is_decoder_usable or (must_rewind and self._packets.packets is None):
             self.close()
             self._open()
         if mode is not None and self._mode is None:
