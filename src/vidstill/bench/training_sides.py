@@ -186,7 +186,9 @@ class EagerStep(PlainStep):
         device = start_plain_process(work.precision)
         model = build_eager(work.model_config, work.grid).train().to(device)
         optimizer = AdamW(list_decay_groups(model, work.recipe.optim), foreach=False, fused=False)
-        super().__init__(work, device, model, {"clip": draw_clip(work, device), **draw_masks(work, device)}, optimizer)
+        super().__init__(
+            work, device, model, {"clip": draw_normalized_clips(work, device), **draw_masks(work, device)}, optimizer
+        )
 
 
 def start_plain_process(precision: FixedPrecision) -> torch.device:
@@ -207,7 +209,7 @@ def list_decay_groups(model: nn.Module, optim: OptimConfig) -> list[dict[str, An
     return [{"params": matrices, "weight_decay": optim.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
-def draw_clip(work: StepWork, device: torch.device) -> Tensor:
+def draw_normalized_clips(work: StepWork, device: torch.device) -> Tensor:
     """Return random clips that are normalized already."""
     return torch.randn(work.batch, 3, *work.clip_size, generator=torch.Generator().manual_seed(0)).to(device)
 

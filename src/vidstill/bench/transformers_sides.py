@@ -11,8 +11,8 @@ from transformers import VideoMAEForPreTraining, VideoMAEForVideoClassification
 from vidstill.bench.training_sides import (
     PlainStep,
     StepWork,
-    draw_clip,
     draw_masks,
+    draw_normalized_clips,
     list_decay_groups,
     start_plain_process,
 )
@@ -27,7 +27,7 @@ class TransformersStep(PlainStep):
     def __init__(self, work: StepWork):
         device = start_plain_process(work.precision)
         model = build_peer(work.model_config, work.clip_size).train().to(device)
-        inputs = {"pixel_values": draw_clip(work, device).transpose(1, 2)}
+        inputs = {"pixel_values": draw_normalized_clips(work, device).transpose(1, 2)}
         for name, value in draw_masks(work, device).items():
             inputs[{"masked": "bool_masked_pos", "label": "labels"}[name]] = value
         optimizer = AdamW(list_decay_groups(model, work.recipe.optim), fused=device.type in ("cpu", "cuda"))
