@@ -56,33 +56,47 @@ def _attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     return compute_attention_logits(queries, keys).softmax(dim=-1) @ values
 
 
-class _AttentionByHead(torch.autograd.Function):
+@torch.library.custom_op("vidstill::attend_by_head", mutates_args=())
+def _attend_by_head(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Attention of one head after the other, whose weights fit a CPU's cache and are computed again for the gradient.
 
     oneDNN multiplies bf16 matrices at the processor's full speed, and batches of them at a part of it. Nothing of size
     n × n is kept: with P = softmax(Q Kᵀ), dV = Pᵀ dO, dS = P ∘ (dO Vᵀ - rowsum), dQ = dS K, dK = dSᵀ Q.
+
+    It is an operator of torch's, so that compiled code calls it as it is instead of unrolling its loops.
     """
+    output = _empty_heads(values)
+    for q, k, v, out in zip(*map(_iter_heads, (_scale(queries), keys, values, output)), strict=True):
+        torch.mm(_compute_weights(q, k), v, out=out)
+    return output
 
-    @staticmethod
-    def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        ctx.save_for_backward(queries, keys, values)
-        output = _empty_heads(values)
-        for q, k, v, out in zip(*map(_iter_heads, (_scale(queries), keys, values, output)), strict=True):
-            torch.mm(_compute_weights(q, k), v, out=out)
-        return output
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
-        queries, keys, values = ctx.saved_tensors
-        inputs = (_scale(queries), keys, values, *grads)
-        outputs = grad_queries, grad_keys, grad_values = tuple(map(_empty_heads, (queries, keys, values)))
-        for q, k, v, grad, grad_q, grad_k, grad_v in zip(*map(_iter_heads, (*inputs, *outputs)), strict=True):
-            weights = _compute_weights(q, k)
-            torch.mm(weights.T, grad, out=grad_v)
-            grad_logits = torch._softmax_backward_data(grad @ v.T, weights, -1, weights.dtype)
-            torch.mm(grad_logits, k, out=grad_q)
-            torch.mm(grad_logits.T, q, out=grad_k)
-        return _scale(grad_queries), grad_keys, grad_values
+@torch.library.custom_op("vidstill::attend_by_head_backward", mutates_args=())
+def _compute_gradients(
+    queries: Tensor, keys: Tensor, values: Tensor, grad_output: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    inputs = (_scale(queries), keys, values, grad_output)
+    outputs = grad_queries, grad_keys, grad_values = _empty_heads(queries), _empty_heads(keys), _empty_heads(values)
+    for q, k, v, grad, grad_q, grad_k, grad_v in zip(*map(_iter_heads, (*inputs, *outputs)), strict=True):
+        weights = _compute_weights(q, k)
+        torch.mm(weights.T, grad, out=grad_v)
+        grad_logits = torch._softmax_backward_data(grad @ v.T, weights, -1, weights.dtype)
+        torch.mm(grad_logits, k, out=grad_q)
+        torch.mm(grad_logits.T, q, out=grad_k)
+    return grad_queries.mul_(queries.shape[-1] ** -0.5), grad_keys, grad_values
+
+
+def _save_inputs(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return _compute_gradients(*ctx.saved_tensors, grad_output)
+
+
+_attend_by_head.register_autograd(_backward, setup_context=_save_inputs)
+_attend_by_head.register_fake(lambda queries, keys, values: _empty_heads(values))
+_compute_gradients.register_fake(lambda *tensors: tuple(map(_empty_heads, tensors[:3])))
 
 
 def _scale(queries: Float[Tensor, "b heads n d"]) -> Float[Tensor, "b heads n d"]:
@@ -106,6 +120,6 @@ def _iter_heads(tensor: Float[Tensor, "b heads n d"]) -> Iterator[Float[Tensor, 
 KERNELS: Mapping[AttentionKernel, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "fused": F.scaled_dot_product_attention,
     "plain": _attend,
-    "by_head": _AttentionByHead.apply,
+    "by_head": _attend_by_head,
 }
 """Functions of queries, keys and values by head, (b, heads, n, d)."""
