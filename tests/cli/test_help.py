@@ -58,7 +58,7 @@ _TRAINING = ("pretrain", "finetune", "detect train")
 _PROBES = ("probe linear", "probe knn", "probe attentive", "probe all")
 # The verbs that reach a message; each has all the options that are named there, "any": for each option, one of them.
 REACHED_BY: dict[str, tuple[str, tuple[str, ...]]] = {
-    "bench": ("any", ("bench data", "bench step")),
+    "bench": ("any", ("bench data", "bench step", "bench infer")),
     "checkpoints/convert.py": ("all", ("weights convert", "weights inspect")),
     # train again with another setting, or export in another format
     "checkpoints/layouts/transformers_export.py": ("any", ("pretrain", "finetune", "weights convert")),

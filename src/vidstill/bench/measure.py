@@ -70,7 +70,7 @@ def measure_sides(
     return ModelReport(
         command=command,
         machine=describe_machine(),
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        device=describe_device(device),
         threads=torch.get_num_threads(),
         title=title,
         flops_per_clip=flops_per_clip,
@@ -79,3 +79,8 @@ def measure_sides(
         missing_sides=dict(missing_sides),
         steps={precision: step for precision, step in steps.items() if step is not None},
     )
+
+
+def describe_device(device: torch.device) -> str:
+    """Return the name of a GPU, or the type of another device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from vidstill.engine.matmul_limit import synchronize
 from vidstill.methods.common.teacher import list_teachers
 
 _BACKWARD = "backward"
@@ -46,8 +47,7 @@ class PartTimer:
         self._last = now
 
     def _read_clock(self) -> float:
-        if self.device.type != "cpu":
-            torch.accelerator.synchronize(self.device)
+        synchronize(self.device)
         return time.perf_counter()
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from vidstill.engine.distributed import Runtime
+from vidstill.engine.matmul_limit import synchronize
 from vidstill.utils.signals import ignore_signals
 from vidstill.utils.types import InputError
 
@@ -39,20 +40,16 @@ class Side(ABC):
 
     def time(self, count: int) -> float:
         """Return the seconds that the work takes: the mean of so many repetitions."""
-        self._synchronize()
+        synchronize(self.device)
         start = time.perf_counter()
         for _ in range(count):
             self.run()
-        self._synchronize()
+        synchronize(self.device)
         return (time.perf_counter() - start) / count
 
     def describe(self) -> Any:
         """Return what is known of the work besides its time and memory; nothing, if this is not measured."""
         return None
-
-    def _synchronize(self) -> None:
-        if self.device.type != "cpu":
-            torch.accelerator.synchronize(self.device)
 
 
 class SideProcess:

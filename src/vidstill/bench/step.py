@@ -6,16 +6,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from vidstill.bench.eager.methods import explain_missing_eager
+from vidstill.bench.infer import explain_missing_transformers
 from vidstill.bench.measure import measure_sides
 from vidstill.bench.measurement_config import MeasurementConfig
 from vidstill.bench.model_report import EAGER, OURS, TRANSFORMERS, ModelReport
 from vidstill.bench.side import Side
 from vidstill.bench.training_sides import EagerStep, StepWork, VidstillStep
 from vidstill.engine.distributed import FixedPrecision
-from vidstill.methods.videomae import VideoMAEConfig
 from vidstill.recipes.recipe import FinetuneRecipe, PretrainRecipe
-from vidstill.tasks.classification import ClassifierConfig
-from vidstill.utils.files import get_package_version
 from vidstill.utils.flops import count_training_multiply_adds
 
 
@@ -60,17 +58,8 @@ def measure_step(
 
 def explain_missing_sides(work: StepWork) -> dict[str, str]:
     """Return why sides cannot be compared; empty if all can."""
-    reasons = {EAGER: explain_missing_eager(work.model_config), TRANSFORMERS: _explain_missing_transformers(work)}
+    reasons = {
+        EAGER: explain_missing_eager(work.model_config),
+        TRANSFORMERS: explain_missing_transformers(work.model_config, work.clip_size),
+    }
     return {side: reason for side, reason in reasons.items() if reason}
-
-
-def _explain_missing_transformers(work: StepWork) -> str:
-    config, (_, rows, columns) = work.model_config, work.clip_size
-    if get_package_version("transformers") == "unknown":
-        return "it is not installed (pip install transformers)"
-    if not isinstance(config, VideoMAEConfig | ClassifierConfig):
-        return "it has VideoMAE and its fine-tuning only"
-    is_plain = config.encoder.positions == "sinusoid" and config.encoder.attention_bias == "qv" and rows == columns
-    if isinstance(config, VideoMAEConfig):
-        is_plain &= config.target in ("per_channel", "raw") and config.decoder.positions == "sinusoid"
-    return "" if is_plain and not explain_missing_eager(config) else "its VideoMAE has other positions or targets"

@@ -187,7 +187,11 @@ class EagerStep(PlainStep):
         model = build_eager(work.model_config, work.grid).train().to(device)
         optimizer = AdamW(list_decay_groups(model, work.recipe.optim), foreach=False, fused=False)
         super().__init__(
-            work, device, model, {"clip": draw_normalized_clips(work, device), **draw_masks(work, device)}, optimizer
+            work,
+            device,
+            model,
+            {"clip": draw_normalized_clips(work.batch, work.clip_size, device), **draw_masks(work, device)},
+            optimizer,
         )
 
 
@@ -209,9 +213,9 @@ def list_decay_groups(model: nn.Module, optim: OptimConfig) -> list[dict[str, An
     return [{"params": matrices, "weight_decay": optim.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
-def draw_normalized_clips(work: StepWork, device: torch.device) -> Tensor:
-    """Return random clips that are normalized already."""
-    return torch.randn(work.batch, 3, *work.clip_size, generator=torch.Generator().manual_seed(0)).to(device)
+def draw_normalized_clips(batch: int, clip_size: tuple[int, int, int], device: torch.device) -> Tensor:
+    """Return random clips of so many frames, rows and columns, as they enter a model."""
+    return torch.randn(batch, 3, *clip_size, generator=torch.Generator().manual_seed(0)).to(device)
 
 
 def draw_masks(work: StepWork, device: torch.device) -> dict[str, Tensor]:

@@ -8,6 +8,8 @@ from torch.optim import AdamW
 from transformers import VideoMAEConfig as PeerConfig
 from transformers import VideoMAEForPreTraining, VideoMAEForVideoClassification
 
+from vidstill.bench.forward_sides import ForwardWork
+from vidstill.bench.side import Side
 from vidstill.bench.training_sides import (
     PlainStep,
     StepWork,
@@ -27,7 +29,7 @@ class TransformersStep(PlainStep):
     def __init__(self, work: StepWork):
         device = start_plain_process(work.precision)
         model = build_peer(work.model_config, work.clip_size).train().to(device)
-        inputs = {"pixel_values": draw_normalized_clips(work, device).transpose(1, 2)}
+        inputs = {"pixel_values": draw_normalized_clips(work.batch, work.clip_size, device).transpose(1, 2)}
         for name, value in draw_masks(work, device).items():
             inputs[{"masked": "bool_masked_pos", "label": "labels"}[name]] = value
         optimizer = AdamW(list_decay_groups(model, work.recipe.optim), fused=device.type in ("cpu", "cuda"))
@@ -35,6 +37,21 @@ class TransformersStep(PlainStep):
 
     def compute_loss(self) -> Tensor:
         return self.model(**self.inputs).loss
+
+
+class TransformersForward(Side):
+    """The forward pass of transformers' classifier, whose weights are in the precision, as its users load them."""
+
+    def __init__(self, work: ForwardWork):
+        super().__init__(start_plain_process(work.precision))
+        dtype = torch.bfloat16 if work.precision == "bf16" else torch.float32
+        self.model = build_peer(work.model_config, work.clip_size).eval().to(self.device, dtype)
+        clips = draw_normalized_clips(work.batch, work.clip_size, self.device)
+        self.clips = clips.transpose(1, 2).to(dtype)
+
+    @torch.inference_mode()
+    def run(self) -> None:
+        self.model(self.clips).logits.float().cpu()
 
 
 def build_peer(config: VideoMAEConfig | ClassifierConfig, clip_size: tuple[int, int, int]) -> nn.Module:

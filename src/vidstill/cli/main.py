@@ -35,6 +35,8 @@ VERBS = {  # what each takes and does, and its function, whose module is importe
     "data inspect": ("DATA", "classes, sizes and problems; a contact sheet", "data:data_inspect_command"),
     "data verify": ("DATA", "compare videos and packs with their checksums", "data:data_verify_command"),
     "bench step": ("RECIPE", "speed and memory of a training step, beside others", "bench:bench_step_command"),
+    "bench infer": ("MODEL", "speed and memory of a classifier, beside others", "bench:bench_infer_command"),
+    "bench attention": ("", "speed of the kernels of attention on this machine", "bench:bench_attention_command"),
     "bench data": ("[DATA]", "speed of decoding, augmentation and loading", "bench:bench_data_command"),
     "weights list": ("[PATTERN]", "published checkpoints: size, accuracy, licence, URL", "weights_list:list_weights"),
     "weights inspect": ("RUN_OR_FILE", "layout, model, licence and tensors of a file", "weights:inspect_weights"),

@@ -29,14 +29,15 @@ def measure_matmul_limit(device: torch.device, dtype: torch.dtype) -> float:
         left, right = torch.rand(2, side, side, device=device, generator=generator).to(dtype)
         product = left @ right.T  # as in a linear layer; the first one chooses a kernel
         for _ in range(_REPEATS):
-            _synchronize(device)
+            synchronize(device)
             start = time.perf_counter()
             torch.mm(left, right.T, out=product)
-            _synchronize(device)
+            synchronize(device)
             best = max(best, flops / (time.perf_counter() - start))
     return best
 
 
-def _synchronize(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
+    """Wait until a device has done what it was given; a CPU always has."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
