@@ -18,6 +18,7 @@ from vidstill.pipelines.infer.predict import (
     Predictions,
     TimelineConfig,
     VideoPrediction,
+    ViewOptions,
     is_long_video,
     predict_timelines,
     predict_videos,
@@ -43,6 +44,7 @@ def predict_command(
     annotate: bool = False,
     timeline: bool = False,
     windows: Annotated[TimelineConfig, NO_PREFIX] = TimelineConfig(),  # noqa: B008  # it is frozen
+    view_options: Annotated[ViewOptions, NO_PREFIX] = ViewOptions(),  # noqa: B008  # it is frozen
     topk: int = 5,
     split: SplitOption = "all",
     root: Root = None,
@@ -68,17 +70,21 @@ def predict_command(
     check_range(1, sys.maxsize, topk=topk)
     output = PredictionOutput(out, plot=plot, annotate=annotate)
     encoder = load_encoder(source, precision=workers.precision)
-    clip_frames = encoder.require_classifier()[1].sampling.num_frames
+    views = view_options.apply(encoder.require_classifier()[1])
+    clip_frames = views.sampling.num_frames
     selection = find_videos(videos, split=split, root=root, clip_frames=clip_frames)
     encoder.runtime.run_on_main(lambda: output.check_output(selection))
     with encoder.runtime.enter_on_main(output.lock()):
         over_time = timeline or (windows.window or windows.hop) is not None or output.needs_timeline
         if not over_time and output.format != "csv":
             over_time = is_long_video(encoder, selection)
-        with show_progress_bar(f"{selection.manifest.noun}s", visible=encoder.runtime.is_main) as progress:
-            predictions = predict_videos(encoder, selection, workers=workers, progress=progress)
+        title = f"{selection.manifest.noun}s, {pluralize(views.num_views, 'view')} each"
+        with show_progress_bar(title, visible=encoder.runtime.is_main) as progress:
+            predictions = predict_videos(
+                encoder, selection, view_options=view_options, workers=workers, progress=progress
+            )
         csv_timeline = over_time and output.format == "csv"
-        formatter = PredictionFormatter(encoder, topk, timeline=csv_timeline)
+        formatter = PredictionFormatter(encoder, predictions.views, topk, timeline=csv_timeline)
         if encoder.runtime.is_main and output.format == "folder":
             output.write_all(formatter, predictions.videos, predictions.skipped)
         if over_time:

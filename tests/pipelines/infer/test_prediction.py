@@ -21,15 +21,20 @@ import vidstill
 from vidstill.checkpoints.io import write_checkpoint
 from vidstill.cli.main import main
 from vidstill.data.datasets.train_clips import ClipsConfig
+from vidstill.data.datasets.view_clips import ViewClips
 from vidstill.data.decode.reader import VideoReader, iter_frames, iter_timed_frames
+from vidstill.data.manifest.table import VideoRow
 from vidstill.data.transforms.crop import crop_views
 from vidstill.data.transforms.frame_sampling import DenseSampling, SegmentSampling, TimedSampling
 from vidstill.engine.distributed import Runtime
 from vidstill.pipelines.evaluate.classifier import evaluate_classifier
+from vidstill.pipelines.infer.videos import build_row_manifest
 from vidstill.pipelines.infer.writers.outputs import PREDICTIONS_FILE
 from vidstill.pipelines.run_config import Workers
 from vidstill.utils.config_io import to_dict
 from vidstill.utils.files import make_file_stems
+
+COUNTS = ("temporal_clips", "spatial_crops")
 
 predict_all = partial(vidstill.predict, workers=0)
 
@@ -93,6 +98,70 @@ def test_three_lines_of_python_name_the_classes(encoder, clip):
     whole = predict_all(encoder, clip).videos[0].probabilities
     shares = dict(zip(CLASSES, whole.tolist(), strict=True))
     assert best == sorted(shares.items(), key=lambda pair: -pair[1])[:2]
+
+
+@pytest.mark.parametrize(
+    ("options", "counts"),
+    [({}, (2, 3)), ({"views": 3}, (3, 3)), ({"crops": 1}, (2, 1)), ({"views": 4, "crops": 2}, (4, 2))],
+)
+def test_views_are_as_many_clips_and_crops_as_are_requested(encoder, clip, options, counts):
+    result = predict_all(encoder, clip, **options)
+    assert (result.views.temporal_clips, result.views.spatial_crops) == counts
+    row, views = (
+        build_row_manifest([VideoRow(clip, None)]),
+        replace(encoder.test_views, **dict(zip(COUNTS, counts, strict=True))),
+    )
+    clips = torch.from_numpy(ViewClips(row, views).load_arrays(0)[0][0])
+    assert len(clips) == counts[0] * counts[1]
+    expected = encoder.merge_views({"logits": encoder.predict_logits(clips)})["probabilities"]
+    torch.testing.assert_close(result.videos[0].probabilities, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"fast": True}, {"views": 1, "crops": 1}])
+@pytest.mark.parametrize(
+    ("sampling", "frames"),
+    [
+        (DenseSampling(num_frames=4, stride=2), [10, 12, 14, 16]),  # of 30 frames; the released rule has 0, 2, 4, 6
+        (TimedSampling(num_frames=4, stride=2.4, frame_rate=30.0), [11, 13, 15, 18]),  # in 8 frames from the 12th on
+        (SegmentSampling(num_frames=4), [0, 7, 15, 22]),  # from all of the video
+    ],
+)
+def test_one_view_is_a_clip_from_the_middle_of_the_video(tmp_path, clip, options, sampling, frames):
+    model = write_classifier(tmp_path / "model.safetensors", sampling=sampling)
+    encoder = vidstill.load_encoder(str(model), precision="fp32")
+    result = predict_all(encoder, clip, **options)
+    assert result.views.num_views == 1
+    expected = encoder.predict_logits(seen_at(clip, frames))[0].softmax(dim=0)
+    torch.testing.assert_close(result.videos[0].probabilities, expected, rtol=1e-4, atol=1e-6, check_dtype=False)
+
+
+def test_the_command_says_how_many_views_a_video_has(model, clip, capsys):
+    for options, count, words in (
+        ((), (2, 3), "videos, 6 views each"),
+        (("--fast",), (1, 1), "videos, 1 view each"),
+        (("--views", "3", "--crops", "1"), (3, 1), "videos, 3 views each"),
+    ):
+        assert predict(model, clip, "--json", *options) == 0
+        printed = capsys.readouterr()
+        assert json.loads(printed.out)["views"] == dict(zip(COUNTS, count, strict=True))
+        assert words in " ".join(printed.err.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--fast", "--views", "2"), "--fast is one view; leave it out, or --views and --crops"),
+        (("--fast", "--crops", "1"), "--fast is one view; leave it out, or --views and --crops"),
+        (("--views", "0"), "views is 0; take 1 or more"),
+        (("--crops", "-1"), "crops is -1; take 1 or more"),
+        (("--views", "many"), "--views"),
+    ],
+)
+def test_views_that_cannot_be_are_refused_in_one_sentence(model, clip, tmp_path, capsys, options, message):
+    out = tmp_path / "out.csv"
+    assert predict(model, clip, *options, out=out) == 2
+    assert message in capsys.readouterr().err
+    assert not out.exists()
 
 
 def seen_at(path: Path, frames: list[int]) -> Tensor:

@@ -13,6 +13,7 @@ from vidstill.data.decode.frames import Frames
 from vidstill.data.loader.protocols import SampleArrays, ViewBatch
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.transforms.crop import CropRule, Interpolation, crop_views
+from vidstill.data.transforms.frame_sampling import SegmentSampling
 from vidstill.utils.types import check_range
 
 
@@ -46,14 +47,18 @@ class ViewClips(ManifestDataset):
     """Evaluation samples: all views of a video; nothing is random.
 
     Args:
+        centered: A single temporal clip is the one in the middle of the video, also where the papers' rule takes the
+            start.
         cache: As for `ManifestDataset`.
     """
 
     batch_type = ViewBatch
 
-    def __init__(self, manifest: Manifest, config: ViewsConfig, *, cache: FrameCache | None = None):
+    def __init__(
+        self, manifest: Manifest, config: ViewsConfig, *, centered: bool = False, cache: FrameCache | None = None
+    ):
         super().__init__(manifest, config.sampling, clips_per_sample=config.num_views, size=config.size, cache=cache)
-        self.config = config
+        self.config, self._centered = config, centered
 
     def load_arrays(self, index: int) -> SampleArrays:
         """Load a row's views, by temporal clip and then by crop, its label, and its index.
@@ -61,9 +66,12 @@ class ViewClips(ManifestDataset):
         Raises:
             BrokenVideo: The video does not decode.
         """
-        temporal_clips = self.config.temporal_clips
-        clips, label = self.read_clips(
-            index, lambda sampling, frames: sampling.list_view_indices(frames, temporal_clips)
-        )
+        clips, label = self.read_clips(index, self._choose_indices)
         views = [rearrange(crop, "t h w c -> c t h w") for frames in clips for crop in self.config.crop(frames)]
         return np.stack(views)[None], label[None], np.array([index])
+
+    def _choose_indices(self, sampling: FrameSampling, total_frames: int) -> list[list[int]]:
+        temporal_clips = self.config.temporal_clips
+        if self._centered and temporal_clips == 1 and not isinstance(sampling, SegmentSampling):
+            return [sampling.list_view_indices(total_frames, 3)[1]]
+        return sampling.list_view_indices(total_frames, temporal_clips)

@@ -13,7 +13,7 @@ from vidstill.pipelines.infer.embed import EmbedResult, embed_videos
 from vidstill.pipelines.infer.embed_config import EmbedConfig, Pooling
 from vidstill.pipelines.infer.encoder import VideoEncoder, load_encoder
 from vidstill.pipelines.infer.person_detector import DEFAULT_PERSON_DETECTOR
-from vidstill.pipelines.infer.predict import Predictions, TimelineConfig, predict_timelines, predict_videos
+from vidstill.pipelines.infer.predict import Predictions, TimelineConfig, ViewOptions, predict_timelines, predict_videos
 from vidstill.pipelines.infer.run import gather
 from vidstill.pipelines.infer.videos import SplitChoice, find_videos
 from vidstill.pipelines.infer.writers.feature_store import FormatName
@@ -32,6 +32,9 @@ def predict(
     timeline: bool = False,
     window: float | None = None,
     hop: float | None = None,
+    views: int | None = None,
+    crops: int | None = None,
+    fast: bool = False,
     split: SplitChoice = "all",
     root: StrPath | None = None,
     workers: int = -1,
@@ -46,6 +49,10 @@ def predict(
         timeline: Also predict each window of each video.
         window: Length of a window in seconds; None: as long as a training clip. With it there is a timeline.
         hop: Seconds from the start of a window to the next start; None: half a window. With it there is a timeline.
+        views: Clips at different times of a video, over which its prediction is merged; None: as many as in the
+            model's test. A single one is in its middle.
+        crops: Crops of each clip; None: as many as in the model's test.
+        fast: One clip from the middle of a video, and one crop.
         split: Split of data sets that have several.
         root: Directory that a list's paths are relative to; None: the list's own.
         workers: Decoding processes per device; -1: the device's share of the CPU cores, minus one.
@@ -61,12 +68,15 @@ def predict(
     """
     run_config = Workers(workers=workers, device_batch=device_batch, precision=precision)
     windows = TimelineConfig(window=window, hop=hop)
+    view_options = ViewOptions(views=views, crops=crops, fast=fast)
     encoder = _load(model, precision)
     clip_frames = encoder.require_classifier()[1].sampling.num_frames
     folder = parse_optional_path(optional_text(root))
     selection = find_videos(list_texts(videos), split=split, root=folder, clip_frames=clip_frames)
     with show_progress_bar("videos", visible=encoder.runtime.is_main) as progress:
-        predictions = predict_videos(encoder, selection, workers=run_config, progress=progress)
+        predictions = predict_videos(
+            encoder, selection, view_options=view_options, workers=run_config, progress=progress
+        )
     if not timeline and windows == TimelineConfig():
         return predictions
     with show_progress_bar("timelines", visible=encoder.runtime.is_main) as progress:

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
-from torchvision.ops import box_iou
 
 from vidstill.data.ava.box_table import NO_ACTION, BoxTable, format_box_csv
 from vidstill.data.ava.clip_reader import KeyframeClipReader, KeyframeVideo
@@ -226,6 +225,8 @@ def _write_boxes(
 
 def _compute_recall(keyframes: KeyframeSet, detections: Mapping[KeyframeKey, PersonDetections]) -> dict[str, Any]:
     """Return the number of persons annotated in these key frames, and the fractions that were found."""
+    from torchvision.ops import box_iou  # two seconds to import
+
     annotated, matched, confident = 0, 0, 0
     for (video, second), persons in detections.items():
         if len(boxes := keyframes.annotated_boxes.get((video.name, second), ())):

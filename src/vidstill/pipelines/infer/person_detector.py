@@ -13,7 +13,6 @@ import torch
 from einops import rearrange
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
-from torchvision.models import detection, get_model_builder, get_model_weights, list_models
 
 from vidstill.checkpoints.io import read_checkpoint
 from vidstill.data.decode.images import ImageArray
@@ -84,6 +83,8 @@ class PersonDetector:
 
 def list_person_detectors() -> list[str]:
     """Return torchvision's detectors of boxes; those with masks or keypoints cost more and are left out."""
+    from torchvision.models import detection, list_models  # two seconds to import
+
     return [name for name in list_models(module=detection) if not name.startswith(("maskrcnn", "keypointrcnn"))]
 
 
@@ -134,6 +135,8 @@ def load_person_detector(
 
 
 def _build_model(architecture: str, num_classes: int) -> nn.Module:
+    from torchvision.models import get_model_builder
+
     model: nn.Module = get_model_builder(architecture)(weights=None, weights_backbone=None, num_classes=num_classes)
     return model
 
@@ -175,6 +178,8 @@ def _format_mismatch(architecture: str, path: Path, reason: str) -> str:
 
 def _fetch_coco_weights(architecture: str, runtime: Runtime) -> Path:
     """Return torchvision's COCO weights in torch.hub's cache; the first process of a machine downloads them."""
+    from torchvision.models import get_model_weights
+
     url = str(get_model_weights(architecture).DEFAULT.url)
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     problem = ""

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vidstill.data.datasets.view_clips import ViewClips
+from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
 from vidstill.data.datasets.windows import WindowsConfig
 from vidstill.data.decode.images import is_image_file
 from vidstill.data.decode.reader import DEFAULT_FRAME_RATE, VideoReader
@@ -43,12 +43,37 @@ class TimelineConfig:
         check_range(1e-3, math.inf, window=self.window, hop=self.hop)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ViewOptions:
+    """The views over which the prediction for a video is merged: temporal clips × spatial crops.
+
+    Args:
+        views: Clips at different times of a video; None: as many as in the model's test. A single one is in its middle.
+        crops: Crops of each clip; None: as many as in the model's test.
+        fast: One clip from the middle of a video, and one crop.
+    """
+
+    views: int | None = None
+    crops: int | None = None
+    fast: bool = False
+
+    def __post_init__(self) -> None:
+        check_range(1, math.inf, views=self.views, crops=self.crops)
+        if self.fast and (self.views or self.crops) is not None:
+            raise InputError("--fast is one view; leave it out, or --views and --crops")
+
+    def apply(self, test_views: ViewsConfig) -> ViewsConfig:
+        """Return the views, given those of the model's test."""
+        default = (1, 1) if self.fast else (test_views.temporal_clips, test_views.spatial_crops)
+        return replace(test_views, temporal_clips=self.views or default[0], spatial_crops=self.crops or default[1])
+
+
 @dataclass(frozen=True)
 class VideoPrediction:
     """The prediction for one video.
 
     Args:
-        probabilities: Of the classes, merged over all views of the test.
+        probabilities: Of the classes, merged over all views.
         timeline: Over time, one view per window, if requested; None also for an image.
         error: Why the timeline ends early, if the video does not decode to its end.
     """
@@ -75,6 +100,7 @@ class Predictions:
 
     Args:
         skipped: Videos without a prediction, and the reason.
+        views: Those over which a video's probabilities are merged.
         multi_label: A video may show several classes: their probabilities do not sum to 1.
     """
 
@@ -82,6 +108,7 @@ class Predictions:
     classes: tuple[str, ...]
     videos: tuple[VideoPrediction, ...]
     skipped: Mapping[str, str]
+    views: ViewsConfig
     multi_label: bool = False
 
     def top(self, k: int = 5) -> dict[str, list[tuple[str, float]]]:
@@ -93,22 +120,25 @@ def predict_videos(
     encoder: VideoEncoder,
     videos: VideoSelection,
     *,
+    view_options: ViewOptions = ViewOptions(),
     workers: Workers = Workers(),
     progress: ProgressFn = lambda done, total: None,
 ) -> Predictions:
-    """Predict the classes of each video as a test scores it; each rank does its share, and knows all.
+    """Predict the classes of each video; each rank does its share, and knows all.
 
     Args:
+        view_options: The default is to score a video as a test does.
         workers: Decoding processes, and views per batch (None: those of one video).
         progress: Called with the number of finished videos of this rank, and the number in its share.
 
     Raises:
         InputError: The encoder was not fine-tuned, or no video decodes.
     """
-    _, views = encoder.require_classifier()
+    views = view_options.apply(encoder.require_classifier()[1])
+    centered = view_options.fast or view_options.views == 1
     records, broken = run_dataset(
         lambda clip: {"logits": encoder.predict_logits(clip)},
-        ViewClips(videos.manifest, views),
+        ViewClips(videos.manifest, views, centered=centered),
         encoder.runtime,
         workers,
         merge=encoder.merge_views,
@@ -123,7 +153,7 @@ def predict_videos(
         VideoPrediction(names[index], rows[index], torch.from_numpy(record.arrays["probabilities"]))
         for index, record in records.items()
     )
-    return Predictions(encoder.source, encoder.classes, predictions, skipped, encoder.multi_label)
+    return Predictions(encoder.source, encoder.classes, predictions, skipped, views, encoder.multi_label)
 
 
 def predict_timelines(

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vidstill.data.ava.box_table import BoxScores, format_box_csv
+from vidstill.data.datasets.view_clips import ViewsConfig
 from vidstill.figures.annotate import ClassPainter, PaintFn
 from vidstill.figures.boxes import BoxPainter
 from vidstill.figures.timeline import Timeline, format_clock
@@ -43,19 +44,26 @@ class PredictionFormatter:
 
     Args:
         encoder: The fine-tuned model that predicts.
+        views: Those over which a video's probabilities are merged.
         topk: Classes that are named at most.
         timeline: The CSV has a line per window instead of one per video.
     """
 
     encoder: VideoEncoder
+    views: ViewsConfig
     topk: int
     timeline: bool = False
 
     @property
     def header(self) -> dict[str, Any]:
         """What is the same for all videos, as JSON values."""
-        encoder = self.encoder
-        return {"model": encoder.source, "classes": list(encoder.classes), "multi_label": encoder.multi_label}
+        encoder, views = self.encoder, self.views
+        return {
+            "model": encoder.source,
+            "classes": list(encoder.classes),
+            "multi_label": encoder.multi_label,
+            "views": {"temporal_clips": views.temporal_clips, "spatial_crops": views.spatial_crops},
+        }
 
     def format_csv(self, videos: Sequence[VideoPrediction]) -> Iterable[bytes]:
         """Return a CSV with a header and one line per video, or per window of each video.
