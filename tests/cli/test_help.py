@@ -4,6 +4,8 @@ import ast
 import io
 import itertools
 import re
+import subprocess
+import sys
 from contextlib import redirect_stdout
 
 import pytest
@@ -50,6 +52,28 @@ def test_every_option_has_a_help_text_of_its_own(command, capsys, monkeypatch):
     options = list(texts)
     neighbours = [pair for pair in itertools.pairwise(options) if texts[pair[0]] == texts[pair[1]]]
     assert neighbours == []
+
+
+_LIST_SLOW_IMPORTS = """
+import sys
+from contextlib import redirect_stdout
+from io import StringIO
+from vidstill.cli.main import main
+for command in sys.argv[2:]:
+    with redirect_stdout(StringIO()):
+        main([*command.split(), "--help"])
+    print(command, *(name for name in sys.argv[1].split() if name in sys.modules), sep=",")
+"""
+
+
+def test_help_imports_nothing_that_takes_long_but_torch():
+    """Each of these takes from a third of torch's own time to several times as long."""
+    names = (
+        "torchvision torch._dynamo torch._inductor transformers timm tensorboard matplotlib scipy pandas onnx sklearn"
+    )
+    program = [sys.executable, "-c", _LIST_SLOW_IMPORTS, names, *COMMANDS]
+    lines = subprocess.run(program, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert lines == COMMANDS
 
 
 # ---- Options in messages ---------------------------------------------------------------------------------------------
