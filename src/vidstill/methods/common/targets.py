@@ -1,5 +1,6 @@
 """The target of a masked autoencoder: the pixels of the masked tubelets."""
 
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -86,16 +87,19 @@ def _center(pixels: Float[Tensor, "... p"]) -> Float[Tensor, "... 1"]:
 
 def normalize_input(patches: Float[Tensor, "b m p"], model: ViTConfig) -> Float[Tensor, "b m p"]:
     """Normalize rows of colours in [0, 1] by a model's mean and std."""
-    mean, std = _repeat_statistics(patches, model)
+    mean, std = _build_statistics(model.mean, model.std, patches.shape[-1] // 3, patches.dtype, patches.device)
     return (patches - mean) / std
 
 
 def denormalize_input(patches: Float[Tensor, "b m p"], model: ViTConfig) -> Float[Tensor, "b m p"]:
     """Invert `normalize_input`."""
-    mean, std = _repeat_statistics(patches, model)
+    mean, std = _build_statistics(model.mean, model.std, patches.shape[-1] // 3, patches.dtype, patches.device)
     return patches * std + mean
 
 
-def _repeat_statistics(patches: Float[Tensor, "b m p"], model: ViTConfig) -> Float[Tensor, "2 p"]:
-    statistics = torch.tensor([model.mean, model.std], dtype=patches.dtype, device=patches.device)
-    return statistics.repeat(1, patches.shape[-1] // 3)
+@lru_cache(maxsize=64)
+def _build_statistics(
+    mean: tuple[float, ...], std: tuple[float, ...], repeats: int, dtype: torch.dtype, device: torch.device
+) -> Float[Tensor, "2 p"]:
+    """Return mean and std of each number of a row; kept, since each copy from the host makes it wait for a device."""
+    return torch.tensor([mean, std], dtype=dtype, device=device).repeat(1, repeats)
