@@ -67,9 +67,9 @@ for command in sys.argv[2:]:
 
 
 def test_help_imports_nothing_that_takes_long_but_torch():
-    """Each of these takes from a third of torch's own time to several times as long."""
     names = (
         "torchvision torch._dynamo torch._inductor transformers timm tensorboard matplotlib scipy pandas onnx sklearn"
+        " accelerate boto3 botocore yaml triton"
     )
     program = [sys.executable, "-c", _LIST_SLOW_IMPORTS, names, *COMMANDS]
     lines = subprocess.run(program, check=True, capture_output=True, text=True).stdout.splitlines()

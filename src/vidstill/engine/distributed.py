@@ -7,8 +7,6 @@ from typing import Literal, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import gather_object
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
@@ -33,6 +31,8 @@ class Runtime:
     """
 
     def __init__(self, precision: Precision = "auto"):
+        from accelerate import Accelerator, DistributedDataParallelKwargs  # with boto3 and a parser of YAML
+
         ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
         # without `cpu=True`, Accelerate takes two processes on CPUs for two separate runs
         cpu = not torch.accelerator.is_available()
@@ -137,6 +137,8 @@ class Runtime:
 
     def all_gather(self, value: T) -> list[T]:
         """Return every rank's value, in the order of the ranks, on each."""
+        from accelerate.utils import gather_object
+
         return gather_object([value])
 
     def broadcast(self, value: T) -> T:

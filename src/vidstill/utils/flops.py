@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,8 @@ def compute_model_cost(config: Any, *, num_frames: int, size: tuple[int, int]) -
         num_frames: Frames of the clip.
         size: Rows and columns in pixels.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # with all of Triton
+
     with torch.device("meta"), torch.inference_mode():
         model = config.build().eval().requires_grad_(False)  # else the counter counts the backward pass too
         clip = torch.empty(1, 3, num_frames, *size)
@@ -50,6 +51,8 @@ def count_training_multiply_adds(build: Callable[[], nn.Module], *, num_frames: 
         num_frames: Frames of a clip.
         size: Rows and columns in pixels.
     """
+    from torch.utils.flop_counter import FlopCounterMode
+
     with torch.device("meta"):
         task, count = build().train(), 2
         numbers = torch.arange(count)
