@@ -5,9 +5,13 @@ import shlex
 
 import pytest
 
+from vidstill.bench import infer as bench_infer
 from vidstill.bench import step as bench_step
-from vidstill.bench.training_sides import StepWork
+from vidstill.bench.measurement_config import StepConfig
+from vidstill.bench.training_sides import StepWork, VidstillStep
 from vidstill.cli.main import main
+from vidstill.pipelines.run_config import BaseRunConfig
+from vidstill.recipes.change import change_recipe, nest_changes
 from vidstill.recipes.recipe import find_recipe
 from vidstill.utils.flops import count_training_multiply_adds
 from vidstill.utils.types import InputError
@@ -75,7 +79,7 @@ def test_every_method_takes_steps_on_both_sides(recipe, options, parts, capsys):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bench_step, "measure_sides", measure)
-        patch.setattr(bench_step, "get_package_version", lambda name: "unknown")
+        patch.setattr(bench_infer, "get_package_version", lambda name: "unknown")
         words = ["step", recipe, *SMALL, *f"{tiny} {options}".split()]
         assert bench(capsys, *words) == (2, "", "vidstill: it was measured\n")
 
@@ -107,3 +111,16 @@ def test_what_cannot_be_measured_is_said_in_a_sentence(words, sentence, capsys):
     code, out, error = bench(capsys, "step", *words)
     assert (code, out) == (2, "")
     assert sentence in error.splitlines()[-1]
+
+
+def test_the_task_is_compiled_and_checkpointed_as_that_of_a_run(tmp_path, monkeypatch):
+    prepared = []
+    monkeypatch.setattr(BaseRunConfig, "prepare_task", lambda self, task, runtime: prepared.append((self, task)) or "")
+    changes = {"clips.size": (64, 64), "method.encoder.dim": 48, "method.encoder.depth": 1, "method.encoder.heads": 2}
+    recipe = change_recipe(find_recipe("maskagain.small_k400"), nest_changes(changes))
+    config = StepConfig(compile="blocks", activation_checkpointing=True)
+    side = VidstillStep(StepWork(recipe, 2, "fp32"), config, tmp_path)
+    ((run_config, task),) = prepared
+    assert (run_config.compile, run_config.activation_checkpointing) == ("blocks", True)
+    assert task is side.trainer.task
+    assert VidstillStep(StepWork(recipe, 2, "fp32"), StepConfig(compile="full"), tmp_path).describe() is None

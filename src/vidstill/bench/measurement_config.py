@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from vidstill.engine.compile import RequestedCompileMode
 from vidstill.engine.distributed import FixedPrecision, Runtime
 from vidstill.utils.types import check_range
 
@@ -26,3 +27,14 @@ class MeasurementConfig:
     def list_precisions(self) -> list[FixedPrecision]:
         """Return the precisions that are measured."""
         return list(dict.fromkeys(self.precision)) or [Runtime().precision]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepConfig(MeasurementConfig):
+    """What `bench step` measures."""
+
+    # torch.compile of our step, as in a run: of the blocks (one graph for all of a kind) or of everything in one graph
+    # (full); auto: blocks on a GPU, off on a CPU
+    compile: RequestedCompileMode = "auto"
+    # keep only the inputs of our blocks for the backward pass and compute them twice: less memory, more time
+    activation_checkpointing: bool = False

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from vidstill.bench.eager.methods import explain_missing_eager
 from vidstill.bench.infer import explain_missing_transformers
 from vidstill.bench.measure import measure_sides
-from vidstill.bench.measurement_config import MeasurementConfig
+from vidstill.bench.measurement_config import StepConfig
 from vidstill.bench.model_report import EAGER, OURS, TRANSFORMERS, ModelReport
 from vidstill.bench.side import Side
 from vidstill.bench.training_sides import EagerStep, StepWork, VidstillStep
@@ -18,7 +18,7 @@ from vidstill.utils.flops import count_training_multiply_adds
 
 
 def measure_step(
-    recipe: PretrainRecipe | FinetuneRecipe, config: MeasurementConfig, *, name: str, command: str
+    recipe: PretrainRecipe | FinetuneRecipe, config: StepConfig, *, name: str, command: str
 ) -> ModelReport:
     """Time a recipe's training step on random clips; all weights are random, the teachers' too.
 
@@ -39,7 +39,7 @@ def measure_step(
     with TemporaryDirectory(prefix="vidstill-bench-") as directory:
         builds: dict[tuple[str, FixedPrecision], Callable[[], Side]] = {}
         for precision, work in works.items():
-            builds[OURS, precision] = partial(VidstillStep, work, Path(directory))
+            builds[OURS, precision] = partial(VidstillStep, work, config, Path(directory))
             if not config.alone and EAGER not in reasons:
                 builds[EAGER, precision] = partial(EagerStep, work)
             if not config.alone and TRANSFORMERS not in reasons:

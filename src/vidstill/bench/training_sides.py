@@ -13,6 +13,7 @@ from torch.optim import AdamW, Optimizer
 
 from vidstill.bench.counts import count_step
 from vidstill.bench.eager.methods import build_eager
+from vidstill.bench.measurement_config import StepConfig
 from vidstill.bench.parts import time_parts
 from vidstill.bench.random_clips import RandomClips
 from vidstill.bench.side import Side
@@ -22,6 +23,7 @@ from vidstill.engine.distributed import FixedPrecision, Runtime
 from vidstill.engine.lr_schedule import CosineConfig, plan_training
 from vidstill.engine.optimizer import OptimConfig
 from vidstill.engine.trainer import Trainer
+from vidstill.pipelines.run_config import BaseRunConfig
 from vidstill.pipelines.train.finetune import build_classifier, build_task
 from vidstill.recipes.recipe import NUM_CLASSES, FinetuneRecipe, PretrainRecipe
 from vidstill.tasks.classification import ClassifierConfig
@@ -84,10 +86,11 @@ class VidstillStep(Side):
 
     Args:
         work: What is computed.
+        config: How it is compiled, and whether activations are kept.
         run_dir: Of the trainer, which writes nothing into it while only steps are taken.
     """
 
-    def __init__(self, work: StepWork, run_dir: Path):
+    def __init__(self, work: StepWork, config: StepConfig, run_dir: Path):
         self.runtime = Runtime(work.precision)
         super().__init__(self.runtime.device)
         workers = 1 if self.device.type == "cpu" else min(4, max(1, count_cores() - 1))
@@ -100,8 +103,16 @@ class VidstillStep(Side):
             optim=recipe.optim,
             schedule=CosineConfig(epochs=_STEPS, warmup_epochs=_STEPS // 2),
         )
+        task, self.compile = work.build_task(), config.compile
+        run_config = BaseRunConfig(
+            data=clips.source,
+            out=run_dir,
+            compile=config.compile,
+            activation_checkpointing=config.activation_checkpointing,
+        )
+        run_config.prepare_task(task, self.runtime)
         self.trainer = Trainer(
-            work.build_task(),
+            task,
             lambda start: iter(()),
             plan=plan,
             optim=recipe.optim,
@@ -122,8 +133,13 @@ class VidstillStep(Side):
     def run(self) -> None:
         self.trainer.train_step(self.batches)
 
-    def describe(self) -> StepDescription:
-        """Time the parts of some steps and count what one step does; the steps take longer than others."""
+    def describe(self) -> StepDescription | None:
+        """Time the parts of some steps and count what one step does; the steps take longer than others.
+
+        One graph of everything has no parts: None.
+        """
+        if self.compile == "full":
+            return None
         with count_step() as counts:
             self.run()
         data_seconds = 0.0

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional
 
-from vidstill.bench.measurement_config import MeasurementConfig
+from vidstill.bench.measurement_config import MeasurementConfig, StepConfig
 from vidstill.cli.options import NO_PREFIX, Json
 from vidstill.data.storage.fetch import parse_path
 from vidstill.recipes.recipe import FinetuneRecipe, PretrainRecipe
@@ -17,7 +17,7 @@ _DEFAULTS = MeasurementConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepOptions(MeasurementConfig):
+class StepOptions(StepConfig):
     """The options of `bench step` beside those of the recipe."""
 
     json: bool = False  # print JSON, with every single time
