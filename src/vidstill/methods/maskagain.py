@@ -148,7 +148,7 @@ class MaskAgain(Method):
     def compute_loss(self, clip: Clips, mask: Mask) -> Output:
         config, grid = self.config, self.encoder.grid(clip)
         last, teacher_last = config.encoder.depth, config.teacher.model.depth
-        (block, teacher_block), terms = config.attention_layers, config.loss_weights.keys()
+        (block, teacher_block), terms = config.attention_layers, set(config.loss_weights)
         has_hidden, has_output = not terms.isdisjoint(_HIDDEN_TERMS), not terms.isdisjoint(_OUTPUT_TERMS)
         student = self.encoder(clip, mask.visible, layers=(last,), attention=(block,) if has_hidden else ())
         layers, attention = (teacher_last,) if has_output else (), (teacher_block,) if has_hidden else ()

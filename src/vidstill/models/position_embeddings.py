@@ -9,7 +9,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vidstill.utils.types import Grid, InputError
+from vidstill.utils.types import Grid, InputError, evaluate_at_compilation
 
 FixedPositionKind = Literal["sinusoid", "sincos2d", "sincos3d"]
 """VideoMAE's flat sinusoids, MAE's 2-D ones per frame, MVD's 3-D ones."""
@@ -73,7 +73,6 @@ class PositionEmbedding(nn.Module):
         return resize_position_table(build_position_table(self.kind, old, self.dim, device), old, grid)
 
 
-@lru_cache(maxsize=64)
 def build_position_table(kind: FixedPositionKind, grid: Grid, dim: int, device: torch.device) -> Float[Tensor, "n d"]:
     """Return the fixed embedding of every token of a grid, in token order, float32; cached per grid and device.
 
@@ -86,6 +85,16 @@ def build_position_table(kind: FixedPositionKind, grid: Grid, dim: int, device: 
     Raises:
         InputError: `dim` does not divide into the parts of the embedding.
     """
+    return _get_position_table(kind, grid.t, grid.h, grid.w, dim, device)
+
+
+@evaluate_at_compilation
+def _get_position_table(kind: FixedPositionKind, t: int, h: int, w: int, dim: int, device: torch.device) -> Tensor:
+    return _build_position_table(kind, Grid(t, h, w), dim, device)
+
+
+@lru_cache(maxsize=64)
+def _build_position_table(kind: FixedPositionKind, grid: Grid, dim: int, device: torch.device) -> Tensor:
     with torch.device("meta" if device.type == "meta" else "cpu"):  # a model on "meta" needs no numbers
         match kind:
             case "sinusoid":

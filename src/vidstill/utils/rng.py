@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from vidstill.utils.types import evaluate_at_compilation
+
 _GOLDEN = 0x9E3779B97F4A7C15  # the step of the splitmix64 sequence
 _FIRST_MULTIPLIER = 0xBF58476D1CE4E5B9  # its two multipliers (Steele, Lea and Flood, OOPSLA 2014)
 _SECOND_MULTIPLIER = 0x94D049BB133111EB
@@ -49,9 +51,14 @@ def draw_permutation(seeds: Int[Tensor, "b"], purpose: str, n: int) -> Int[Tenso
 
 def _draw_bits(seeds: Int[Tensor, "b"], purpose: str, n: int) -> Int[Tensor, "b n"]:
     """Return 64 mixed bits for each seed and index: splitmix64, in two's complement int64 arithmetic."""
-    start = _mix_bits(seeds.to(torch.int64) + _to_signed(crc32(purpose.encode()) * _GOLDEN))
+    start = _mix_bits(seeds.to(torch.int64) + _hash_purpose(purpose))
     steps = torch.arange(1, n + 1, device=seeds.device, dtype=torch.int64)
     return _mix_bits(start[:, None] + steps * _to_signed(_GOLDEN))
+
+
+@evaluate_at_compilation
+def _hash_purpose(purpose: str) -> int:
+    return _to_signed(crc32(purpose.encode()) * _GOLDEN)
 
 
 def _mix_bits(x: Tensor) -> Tensor:

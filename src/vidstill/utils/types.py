@@ -2,8 +2,9 @@
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -17,6 +18,18 @@ Tubelet = tuple[int, int, int]
 
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in the luma of a pixel (ITU-R BT.601)."""
+
+
+CallableT = TypeVar("CallableT", bound=Callable[..., object])
+
+
+def evaluate_at_compilation(function: CallableT) -> CallableT:
+    """Have torch.compile call a function once, while it traces, and take its result as a constant.
+
+    It is `torch.compiler.assume_constant_result`, without the seconds that the import of torch._dynamo takes.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 class InputError(ValueError):

@@ -50,7 +50,7 @@ def compute_pixel_target(
             pixels = rearrange(rows, "b m (c p) -> b m c p", c=3)
             std = _center(pixels)
             target = torch.empty_like(pixels.mT, memory_format=torch.contiguous_format)
-            torch.div(pixels, std + _EPS, out=target.mT)
+            torch.div(pixels.mT, (std + _EPS).mT, out=target)
             return rearrange(target, "b m p c -> b m (p c)")
         case "raw":
             return _put_channels_last(rows, model.tubelet)
