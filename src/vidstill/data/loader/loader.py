@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vidstill.data.loader.order import count_previous_occurrences, draw_epoch_order, iter_epoch_positions
 from vidstill.data.loader.protocols import B, SampleArrays, TrainDataset, ViewDataset
+from vidstill.data.loader.transfer import Transfer
 from vidstill.data.storage.fetch import BrokenVideo
 from vidstill.parallel.pool import WORKER_TIMEOUT_SECONDS, LostTask, WorkerPool, map_in_order
 from vidstill.utils.text import join_first
@@ -205,10 +206,11 @@ def _iter_batches(
 ) -> Iterator[B]:
     """Collate samples, move them to the device and scale clips to [0, 1].
 
-    Without workers a sample is loaded here when it is taken. With workers a thread collates the next batch while this
-    one is used, and the workers keep as many samples of the one after ready as it has, and two more each.
+    Without workers a sample is loaded here when it is taken. With workers a thread collates the next batch and copies
+    it to the GPU while this one is used, and the workers keep as many samples of the one after ready as it has, and two
+    more each.
     """
-    load_sample = partial(_load_arrays, dataset)
+    load_sample, transfer = partial(_load_arrays, dataset), Transfer(device)
     with ExitStack() as stack:
         if workers:
             max_pending = batch_size + 2 * workers
@@ -222,12 +224,13 @@ def _iter_batches(
                 describe=lambda key: dataset.sample_name(key[-1]),
             )
             samples = iter_samples(stack.enter_context(pool).submit, pool.get_result, max_pending)
-            batches = _prefetch(_collate_samples(samples, batch_size, device), pool.stop, device)
-            stack.enter_context(closing(batches))
+            pending = transfer.begin(filter(None, _collate_samples(samples, batch_size, device)))
+            pending = stack.enter_context(closing(_prefetch(pending, pool.stop, device)))
         else:
-            batches = _collate_samples(iter_samples(lambda key: key, load_sample, 1), batch_size, device)
-        for columns in filter(None, batches):
-            clip, *others = (column.to(device, non_blocking=True) for column in columns)
+            samples = iter_samples(lambda key: key, load_sample, 1)
+            pending = transfer.begin(filter(None, _collate_samples(samples, batch_size, device)))
+        for batch in pending:
+            clip, *others = transfer.finish(batch)
             yield dataset.batch_type(clip.float().div_(255), *others)
 
 
@@ -254,9 +257,7 @@ def _allocate_column(array: np.ndarray, batch_size: int, device: torch.device) -
     return column, column.numpy()
 
 
-def _prefetch(
-    batches: Iterator[tuple[Tensor, ...]], stop: Callable[[], None], device: torch.device
-) -> Generator[tuple[Tensor, ...]]:
+def _prefetch(batches: Iterator[T], stop: Callable[[], None], device: torch.device) -> Generator[T]:
     """Yield the same batches, each collated in a thread while the one before is used.
 
     `stop` ends the thread's wait for samples; in the device's context it allocates page-locked memory.
