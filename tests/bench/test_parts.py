@@ -39,7 +39,7 @@ def test_the_parts_of_a_step_are_those_of_its_method(build, names):
         runtime.backward(loss, 1)
         optimizer = torch.optim.SGD(task.parameters(), lr=0.0)
         runtime.clip_grad_norm(list(task.parameters()), optimizer, None)
-        runtime.step_optimizer(optimizer, accept=True)
+        runtime.step_optimizer(optimizer, accept=torch.tensor(True))
     elapsed = time.perf_counter() - start
     assert seconds.keys() == COMMON | names
     assert all(value > 0 for value in seconds.values())

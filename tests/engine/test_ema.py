@@ -27,7 +27,7 @@ def test_average_is_that_of_a_plain_loop_in_float64():
         task(clip, clip.sum(1)).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        average.update(accepted=step != 7)
+        average.update(accepted=torch.tensor(step != 7))
         if step != 7:
             expected = {
                 name: 0.9 * tensor + (1 - 0.9) * task.get_parameter(name).detach().double()

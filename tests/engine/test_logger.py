@@ -138,13 +138,28 @@ def test_step_costs_one_event_and_one_write_of_the_log(tmp_path):
     assert logger.log_file.write.call_count == logger.log_file.flush.call_count == 5
     path = next(tmp_path.glob("events.out.tfevents.*"))
     tags = [[value.tag for value in event.summary.value] for event in EventFileLoader(str(path)).Load()][1:]
-    assert tags == 5 * [["loss", "parts/pixels", "lr", "grad_norm", "clips_per_second"]]
+    assert tags == 5 * [["loss", "parts/pixels", "lr", "grad_norm", "clips_per_second", "data_wait"]]
 
 
 def test_numbers_that_are_not_finite_are_in_no_curve(tmp_path):
     with build_logger(tmp_path)[0] as logger:
         logger.log_step(build_record(1, loss=float("nan"), parts={"pixels": float("inf")}))
-    assert set(EventAccumulator(str(tmp_path)).Reload().Tags()["scalars"]) == {"lr", "grad_norm", "clips_per_second"}
+    names = {"lr", "grad_norm", "clips_per_second", "data_wait"}
+    assert set(EventAccumulator(str(tmp_path)).Reload().Tags()["scalars"]) == names
+
+
+def test_the_share_of_the_machines_limit_and_of_waiting_for_data_is_logged_drawn_and_shown(tmp_path):
+    logger, output = build_logger(tmp_path)
+    with logger:
+        logger.log_step(build_record(1, mfu=0.375))
+        logger.log_step(build_record(2))
+    first, second = read_lines(tmp_path)
+    assert (first["mfu"], first["data_wait"]) == (0.375, 0.25)
+    assert second["mfu"] is None
+    curves = EventAccumulator(str(tmp_path)).Reload()
+    assert [point.value for point in curves.Scalars("mfu")] == [0.375]
+    assert [point.value for point in curves.Scalars("data_wait")] == [0.25, 0.25]
+    assert "data wait 25 %  MFU 38 %" in output.getvalue()
 
 
 def test_bar_changes_a_few_times_a_second_and_at_the_last_step(tmp_path):

@@ -15,6 +15,7 @@ from torch import nn
 from toy_runs import STEPS, PowerCut, act_at, get_weights, load_weights, read_log, train
 
 import vidstill
+from vidstill.engine import step_reader
 from vidstill.engine.checkpoint import load_state
 from vidstill.engine.distributed import Runtime
 from vidstill.engine.interruption import RunStopped
@@ -42,7 +43,7 @@ def test_two_processes_are_one_process_that_accumulates_twice(tmp_path):
     plan = toy_plan(epochs=2, at_once=4)
     one = train(tmp_path / "one", plan=plan, batches=poisoned_batches(6, plan=plan))
     logs = [read_log(tmp_path / n, "loss", "grad_norm") for n in ("two", "one")]
-    assert one.skipped_steps == 1
+    assert one.steps.skipped_steps == 1
     assert len(logs[0]) == 10
     assert logs[0][6] == logs[1][6] == [None, None]
     losses, expected = (torch.tensor(numbers[:6] + numbers[7:]) for numbers in logs)
@@ -80,7 +81,7 @@ def test_nonfinite_step_changes_nothing_and_is_counted(tmp_path, at_once):
             return super().forward(clip, label)
 
     trainer = train(tmp_path, task=RecordingToy(), plan=plan, batches=poisoned_batches(3, 9, plan=plan))
-    assert trainer.skipped_steps == 2
+    assert trainer.steps.skipped_steps == 2
     skipped = [line for line in read_log(tmp_path, "step", "loss", "is_skipped") if line[2]]
     assert skipped == [[4, None, True], [10, None, True]]
     first = weights[:: plan.accumulation_steps]
@@ -112,13 +113,13 @@ def test_search_for_a_loss_scale_skips_steps_but_stops_no_run(tmp_path):
     settings = {"plan": plan, "optim": OPTIM, "runtime": runtime, "seed": 0}
     trainer = Trainer(task, toy_batches(plan, runtime), run_dir=tmp_path, max_nonfinite_steps=1, **settings)
     trainer.train()
-    assert 1 <= trainer.skipped_steps < STEPS / 2
-    assert runtime.scaler.get_scale() == 2.0 ** (16 - trainer.skipped_steps)
+    assert 1 <= trainer.steps.skipped_steps < STEPS / 2
+    assert runtime.scaler.get_scale() == 2.0 ** (16 - trainer.steps.skipped_steps)
     weights, state = get_weights(task), load_state(tmp_path / "state")
     assert state["scaler"]["scale"] == runtime.scaler.get_scale()
     resumed = Trainer(task, toy_batches(plan, runtime), run_dir=tmp_path, **settings)
     resumed.train()
-    assert resumed.skipped_steps == trainer.skipped_steps
+    assert resumed.steps.skipped_steps == trainer.steps.skipped_steps
     assert runtime.scaler.get_scale() == state["scaler"]["scale"]
     assert get_weights(task) == weights
     batches = poisoned_batches(3, 4, runtime=runtime)
@@ -204,6 +205,13 @@ def test_log_states_the_time_of_waiting_for_data(tmp_path):
         assert speed == pytest.approx(43 / step)
 
 
+def test_log_states_the_share_of_the_matrix_products_that_were_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(step_reader, "_get_matmul_limit", lambda device, dtype: 5000.0)
+    train(tmp_path, plan=toy_plan(epochs=2), flops_per_clip=7)
+    for mfu, speed in read_log(tmp_path, "mfu", "clips_per_second"):
+        assert mfu == pytest.approx(7 * speed / 5000)
+
+
 def test_batches_that_end_too_early_are_an_error(tmp_path):
     with pytest.raises(RuntimeError, match="the batches ended at step 0 of 20"):
         train(tmp_path, batches=lambda start: iter(()))
@@ -222,7 +230,9 @@ def test_parts_are_logged_as_the_mean_over_the_microbatches(tmp_path):
         assert parts["mean"] == pytest.approx(clips.mean().item(), abs=1e-6)
 
 
-def test_pretraining_reaches_its_optimizer_step_through_at_most_7_frames(tmp_path, monkeypatch):
+def test_pretraining_reaches_its_optimizer_step_through_at_most_7_frames_and_logs_its_share_of_the_limit(
+    tmp_path, monkeypatch
+):
     data, stacks = make_data(tmp_path / "data") / "unlabelled.txt", []
     run(TEACHER, data=data, out=tmp_path / "teacher", schedule__epochs=2)
     step = torch.optim.AdamW.step
@@ -241,3 +251,6 @@ def test_pretraining_reaches_its_optimizer_step_through_at_most_7_frames(tmp_pat
     assert stacks
     assert stacks[0][0] == "main"
     assert all(len(names) <= 7 for names in stacks), stacks[0]
+    for mfu, data_wait in read_log(tmp_path / "amd", "mfu", "data_wait"):
+        assert 0 < mfu < 1
+        assert 0 < data_wait < 1

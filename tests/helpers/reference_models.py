@@ -115,7 +115,7 @@ def take_step(
         group["lr"] = rate * group["lr_scale"]
     runtime.backward(loss, 1)
     norm = runtime.clip_grad_norm(list(module.parameters()), optimizer, longest)
-    runtime.step_optimizer(optimizer, accept=True)
+    runtime.step_optimizer(optimizer, accept=torch.tensor(True))
     return norm.item()
 
 

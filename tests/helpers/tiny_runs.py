@@ -145,7 +145,7 @@ def about(out: Path) -> dict[str, Any]:
 
 def log(out: Path) -> list[dict[str, Any]]:
     """A run's steps, without what the clock says."""
-    clock = ("data_seconds", "step_seconds", "clips_per_second")
+    clock = ("data_seconds", "step_seconds", "clips_per_second", "data_wait", "mfu")
     steps = [line for line in _read_log(out) if "loss" in line]
     return [{name: value for name, value in line.items() if name not in clock} for line in steps]
 

@@ -145,8 +145,8 @@ class VidstillStep(Side):
         data_seconds = 0.0
         with time_parts(self.trainer.task, self.runtime, self.device) as seconds:
             for _ in range(_DESCRIBED_STEPS):
-                record, _ = self.trainer.train_step(self.batches)
-                data_seconds += record.data_seconds
+                record = self.trainer.train_step(self.batches)  # of the step before
+                data_seconds += record.data_seconds if record else 0.0
         seconds["data"] = data_seconds
         seconds["loop"] -= data_seconds
         return StepDescription(

@@ -7,7 +7,7 @@ from typing import Literal, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
@@ -124,10 +124,18 @@ class Runtime:
             clip_grads_with_norm_(parameters, max_norm, norm)
         return norm
 
-    def step_optimizer(self, optimizer: torch.optim.Optimizer, *, accept: bool) -> None:
-        """Take the step, or discard its gradients."""
-        if accept:
-            self.scaler.step(optimizer)
+    def step_optimizer(self, optimizer: torch.optim.Optimizer, *, accept: Bool[Tensor, ""]) -> None:
+        """Take the step, or discard its gradients, as the device finds; the host does not wait for it.
+
+        Args:
+            optimizer: A fused one, or `LARS`; before any other the host waits.
+            accept: Whether loss and gradient are finite on all ranks.
+        """
+        if getattr(optimizer, "_step_supports_amp_scaling", False):  # torch's name for: it reads `found_inf`
+            optimizer.grad_scale, optimizer.found_inf = None, (~accept).float()  # type: ignore[attr-defined]
+            optimizer.step()
+        elif accept.item():
+            optimizer.step()
         self.scaler.update()
         optimizer.zero_grad(set_to_none=True)
 

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from jaxtyping import Bool
+from torch import Tensor, nn
 
 from vidstill.engine.validation import Validation, ValidationHistory
 
@@ -17,8 +17,8 @@ EMA_PREFIX = "ema_"  # of the scores of the average
 class WeightAverage:
     """The average of a task's trainable parameters: average = decay · average + (1 − decay) · weights.
 
-    It begins with the initial weights, as timm's ModelEmaV3 does, and is updated by torch.optim.swa_utils. Buffers are
-    not averaged: those of our models are constants. Without a decay it is empty, and nothing changes it.
+    It begins with the initial weights, as timm's ModelEmaV3 does. Buffers are not averaged: those of our models are
+    constants. Without a decay it is empty, and nothing changes it.
 
     Args:
         task: Its parameters are on their device already.
@@ -30,12 +30,14 @@ class WeightAverage:
         trained = [] if decay is None else [(n, p) for n, p in task.named_parameters() if p.requires_grad]
         self.parameters = dict(trained)
         self.tensors = {name: parameter.detach().clone() for name, parameter in trained}
-        self._average: Any = get_ema_multi_avg_fn(0.0 if decay is None else decay)
+        self._weight = 0.0 if decay is None else 1 - decay  # of the newest weights
 
-    def update(self, *, accepted: bool) -> None:
-        """Add the weights after a step, unless the step was discarded."""
-        if self.tensors and accepted:
-            self._average(list(self.tensors.values()), list(self.parameters.values()), None)
+    @torch.no_grad()
+    def update(self, *, accepted: Bool[Tensor, ""]) -> None:
+        """Add the weights after a step, unless the step was discarded, which only the device knows."""
+        weight = accepted.float() * self._weight
+        for name, average in self.tensors.items():
+            average.lerp_(self.parameters[name], weight)
 
     @contextmanager
     def swap(self) -> Iterator[None]:
@@ -79,6 +81,6 @@ class WeightAverage:
             self.history = ValidationHistory(**state["ema_validation"])
 
     @torch.no_grad()
-    def _load(self, tensors: Mapping[str, torch.Tensor]) -> None:
+    def _load(self, tensors: Mapping[str, Tensor]) -> None:
         for name, tensor in tensors.items():
             self.tensors[name].copy_(tensor)

@@ -41,6 +41,12 @@ class StepRecord:
     step_seconds: float
     clips_per_second: float
     is_skipped: bool  # the loss or its gradient was not finite, and no weight was changed
+    mfu: float | None = None  # share of the FLOP/s that matrix products reach here; None: not known
+
+    @property
+    def data_wait(self) -> float:
+        """The share of the step in which this process waited for data."""
+        return self.data_seconds / self.step_seconds
 
 
 class TrainingLogger:
@@ -76,7 +82,7 @@ class TrainingLogger:
         self.is_terminal = self.console.is_terminal  # asking costs a system call
         self.last_validation_time = -math.inf  # of a printed line
         self.validation = self.best = ""  # the newest score and the best one
-        self.step_seconds = self.data_seconds = 0.0  # of a step, exponential averages
+        self.step_seconds = self.data_seconds = self.mfu = 0.0  # of a step, exponential averages
         if not is_main:
             return
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -136,9 +142,10 @@ class TrainingLogger:
         """
         if not self.is_main:
             return
-        self._write_line(vars(record))
+        self._write_line({**vars(record), "data_wait": record.data_wait})
         curves = {"loss": record.loss, **{f"parts/{name}": value for name, value in record.parts.items()}}
         curves |= {"lr": record.lr, "grad_norm": record.grad_norm, "clips_per_second": record.clips_per_second}
+        curves |= {"data_wait": record.data_wait} | ({} if record.mfu is None else {"mfu": record.mfu})
         self._add_to_curves(curves, record.step)
         self._update_progress(record)
 
@@ -186,6 +193,7 @@ class TrainingLogger:
         weight = 1.0 if is_first else _SMOOTHING
         self.step_seconds += weight * (record.step_seconds - self.step_seconds)
         self.data_seconds += weight * (record.data_seconds - self.data_seconds)
+        self.mfu += weight * ((record.mfu or 0.0) - self.mfu)
         now, interval = time.monotonic(), _REFRESH_INTERVAL if self.is_terminal else _PRINT_INTERVAL
         if now - self.last_display_time < interval and record.step < self.plan.total_steps:
             return
@@ -200,6 +208,7 @@ class TrainingLogger:
             f"{rate:.{0 if rate >= 100 else 1}f} {self.noun}s/s",
             self.best,
             f"data wait {100 * self.data_seconds / self.step_seconds:.0f} %",
+            "" if record.mfu is None else f"MFU {100 * self.mfu:.0f} %",
         ]
         if self.is_terminal:
             texts = _join_texts(by_importance, self.console.width - len(self.title) - _MIN_BAR_WIDTH - 2)

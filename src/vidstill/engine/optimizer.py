@@ -90,9 +90,8 @@ class AdamWConfig(OptimConfig):
 
     def build(self, module: nn.Module) -> AdamW:
         groups = self.get_param_groups(module)
-        device = next(p for _, p in groups[0]["params"]).device
         # on CPUs, too, the fused kernel took a quarter of the loop's time
-        return AdamW(groups, lr=0.0, betas=self.betas, fused=device.type in ("cpu", "cuda"))
+        return AdamW(groups, lr=0.0, betas=self.betas, fused=_has_fused_kernels(groups))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +105,23 @@ class SGDConfig(OptimConfig):
         check_range(0, 1, exclusive=True, momentum=self.momentum)
 
     def build(self, module: nn.Module) -> SGD:
-        return SGD(self.get_param_groups(module), lr=0.0, momentum=self.momentum, nesterov=True)
+        groups = self.get_param_groups(module)
+        optimizer = SGD(groups, lr=0.0, momentum=self.momentum, nesterov=True, fused=_has_fused_kernels(groups))
+        optimizer.register_step_pre_hook(_begin_momentum)
+        return optimizer
+
+
+def _has_fused_kernels(groups: list[dict[str, Any]]) -> bool:
+    """Return whether torch has kernels for the parameters' device which discard a step by themselves."""
+    return next(p for _, p in groups[0]["params"]).device.type in ("cpu", "cuda")
+
+
+def _begin_momentum(optimizer: Optimizer, *_: object) -> None:
+    """Let the momentum begin with 0: torch's fused kernel would leave it undefined if the first step is discarded."""
+    for group in optimizer.param_groups:
+        for weight in group["params"]:
+            if weight.grad is not None and optimizer.state[weight].get("momentum_buffer") is None:
+                optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
 
 
 class LARS(Optimizer):
@@ -117,13 +132,19 @@ class LARS(Optimizer):
 
     without the factor trust · |w| / |g| for one-dimensional parameters (biases), and if w or g is zero. In the paper
     (algorithm 1) the learning rate is inside of m, and the norms of gradient and decay are summed.
+
+    Like torch's fused optimizers it changes nothing if its attribute `found_inf`, a tensor, is 1.
     """
+
+    _step_supports_amp_scaling = True  # as torch's fused optimizers say it
 
     def __init__(self, params: list[dict[str, Any]], *, lr: float, momentum: float, trust: float):
         super().__init__(params, {"lr": lr, "momentum": momentum, "trust": trust, "weight_decay": 0.0})
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]  # no closure is supported
+        device = self.param_groups[0]["params"][0].device
+        is_discarded = getattr(self, "found_inf", torch.zeros((), device=device)) > 0
         for group in self.param_groups:
             for weight in filter(lambda weight: weight.grad is not None, group["params"]):
                 update = weight.grad + group["weight_decay"] * weight
@@ -134,7 +155,9 @@ class LARS(Optimizer):
                 state = self.state[weight]
                 if not state:
                     state["momentum"] = torch.zeros_like(weight)
-                weight.sub_(group["lr"] * state["momentum"].mul_(group["momentum"]).add_(update))
+                momentum = (state["momentum"] * group["momentum"]).add_(update)
+                weight.sub_(torch.where(is_discarded, 0.0, group["lr"] * momentum))
+                state["momentum"] = torch.where(is_discarded, state["momentum"], momentum)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from vidstill.engine.checkpoint import STATE_DIR
 from vidstill.engine.cpu import keep_freed_memory, restore_num_threads
 from vidstill.engine.distributed import Runtime
 from vidstill.engine.ema import WeightAverage
+from vidstill.engine.garbage import GarbageCollector
 from vidstill.engine.health import LossHistory
 from vidstill.engine.interruption import SignalHandler
 from vidstill.engine.logger import StepRecord, TrainingLogger
@@ -23,9 +24,10 @@ from vidstill.engine.protocols import BatchFactory, ProgressAwareTask
 from vidstill.engine.state import check_state, convert_content_errors, load_optimizer, load_scaler, read_newest_state
 from vidstill.engine.state_saver import StateSaver
 from vidstill.engine.state_writer import StateWriter
+from vidstill.engine.step_reader import PendingStep, StepReader
 from vidstill.engine.validation import Validation, ValidationHistory
 
-_PROGRESS = ("completed_steps", "skipped_steps", "consecutive_nonfinite")  # saved, as attributes of the trainer
+_STEP_COUNTS = ("skipped_steps", "consecutive_nonfinite")  # saved, as attributes of the reader of steps
 
 
 class Trainer:
@@ -47,6 +49,7 @@ class Trainer:
             with these.
         max_nonfinite_steps: Consecutive steps without a finite loss and gradient that end the run.
         ema_decay: Of an average of the weights, which is scored beside them; None: there is none.
+        flops_per_clip: Floating point operations of a step, per clip; None: unknown.
         validation: Scored after each epoch, in every process; may end the run before the plan does.
         advice: What a user can do about a loss that explodes.
         title: Stands before each message.
@@ -70,6 +73,7 @@ class Trainer:
         fork_step: int | None = None,
         max_nonfinite_steps: int = 20,
         ema_decay: float | None = None,
+        flops_per_clip: int | None = None,
         validation: Validation | None = None,
         advice: str = "lower the learning rate or train in fp32",
         title: str = "train",
@@ -78,6 +82,7 @@ class Trainer:
         self.task, self.make_batches, self.plan, self.optim, self.runtime = task, make_batches, plan, optim, runtime
         self.run_dir, self.state_dir, self.seed = run_dir, run_dir / STATE_DIR, seed
         self.title, self.noun = title, noun
+        self.flops_per_clip = flops_per_clip
         self.max_nonfinite_steps, self.fork_step, self.validation = max_nonfinite_steps, fork_step, validation
         runtime.set_precision(runtime.precision)  # with a loss scale of this run's own
         if runtime.device.type == "cpu":
@@ -89,9 +94,10 @@ class Trainer:
         self.start_step = 0  # steps that were completed before this process started
         writer = StateWriter(self.state_dir, keep=keep_states, keep_every=keep_every) if runtime.is_main else None
         self.saver = StateSaver(writer, save_seconds, save_steps, keep_every, advice)
-        self.completed_steps = self.consecutive_nonfinite = 0
-        self.skipped_steps = 0  # of the whole run, whose loss or gradient was not finite
+        self.completed_steps = 0
+        self.steps = StepReader(plan, self.saver, searches_loss_scale=lambda: runtime.scaler.is_enabled())
         self.is_waiting_for_data = False  # then the state is consistent
+        self.must_stop = False  # any rank got a signal, and all ranks know it
         self.validation_history = ValidationHistory()
         self.signals = SignalHandler()
 
@@ -110,35 +116,43 @@ class Trainer:
         logger = TrainingLogger(
             self.run_dir, plan, start_step=start, position=position, is_main=is_main, title=title, noun=noun
         )
-        with self.signals, logger:
+        if is_main and self.flops_per_clip and not self.is_finished:
+            self.steps.measure_limit(runtime, self.flops_per_clip)
+        with self.signals, logger, GarbageCollector() as garbage:
             if self.start_step:
                 logger.print_message(f"resuming after step {self.start_step} of {plan.total_steps}")
             try:
                 while not self.is_finished:
                     if self.validation and self.needs_validation:
-                        scores, stop = self.validate()
-                        if not stop:
+                        with garbage.allow():
+                            scores = self.validate()
+                        if not self.must_stop:
                             metric, best = self.validation.metric, self.validation_history.best
                             self.saver.write(logger.log_validation, self.completed_steps, scores, metric, best)
                     else:
-                        record, stop = self.train_step(batches)
-                        self.saver.write(logger.log_step, record)
-                        if record.step == self.start_step + 1:
+                        self._log(logger, self.train_step(batches))
+                        self._check_steps()
+                        if self.completed_steps == self.start_step + 1:
                             self.saver.reserve(self._gather_state)  # the optimizer has its tensors now
-                        if self.consecutive_nonfinite >= self.max_nonfinite_steps:
-                            self.saver.write(self.saver.wait)
-                            reason = f"loss or gradient were not finite in {self.max_nonfinite_steps} consecutive steps"
-                            raise self.saver.build_stop(f"{reason}, up to step {record.step} (loss {record.loss})")
-                        if self.needs_validation and not stop:
+                        garbage.end_step()
+                    is_due = self.saver.is_due(self.completed_steps)
+                    if self.needs_validation or self.is_finished:
+                        self._log(logger, self.steps.read())
+                        self._check_steps()
+                        if self.needs_validation and not self.must_stop:
                             continue  # the state is saved after the epoch's validation
+                    elif is_due or self.must_stop:
+                        # one rank may save where others do not: what this step says is acted on after the next one
+                        self._log(logger, self.steps.read())
                     self.saver.write(self.saver.check)
-                    if (is_last := stop or self.is_finished) or self.saver.is_due(self.completed_steps):
+                    if (is_last := self.must_stop or self.is_finished) or is_due:
                         self.saver.write(self.save, logger, is_last)
-                    if stop and not self.is_finished:
+                    if self.must_stop and not self.is_finished:
                         raise self.signals.build_interruption(self.completed_steps)
             except Exception as error:
                 if not self.is_waiting_for_data:
                     raise
+                self._log(logger, self.steps.read())
                 self.saver.write(self.save, logger, True)  # the data failed; the state is consistent
                 if self.signals.signal_number is None:
                     raise
@@ -155,11 +169,12 @@ class Trainer:
                 self.task.load_state_dict(history.best_weights, strict=False)  # if they are kept; as in `restore`
                 self.ema.select_best()
 
-    def train_step(self, batches: Iterator[tuple[Any, ...]]) -> tuple[StepRecord, bool]:
-        """Run one optimizer step; also return whether any rank got a signal to stop.
+    def train_step(self, batches: Iterator[tuple[Any, ...]]) -> StepRecord | None:
+        """Run one optimizer step; return the record of the step before, unless it has been read.
 
-        The host reads the device once: all numbers in one tensor, before the step is accepted, so that a step that is
-        not finite on one rank is skipped on all of them.
+        The host does not wait for this step: the device decides whether it is accepted, so that a step that is not
+        finite on one rank is skipped on all of them, and its numbers are read when the next step has been submitted,
+        or by `steps.read`.
         """
         plan, runtime = self.plan, self.runtime
         lr = plan.compute_lr(self.completed_steps)
@@ -186,39 +201,35 @@ class Trainer:
             names = list(output.parts)
             losses.append(torch.stack([v.detach().float() for v in (output.loss, *output.parts.values())]))
         norm = runtime.clip_grad_norm(self.parameters, self.optimizer, self.optim.max_grad_norm)
-        has_signal = norm.new_tensor(self.signals.signal_number is not None)
+        has_signal = torch.full_like(norm, self.signals.signal_number is not None, dtype=torch.float32)
         numbers = torch.cat([torch.stack(losses).mean(0), torch.stack([norm.float(), has_signal])])
-        loss, *parts, grad_norm, stop = runtime.all_reduce_mean(numbers).tolist()
-        is_finite = math.isfinite(loss) and math.isfinite(grad_norm)
+        numbers = runtime.all_reduce_mean(numbers)
+        is_finite = numbers[0].isfinite() & numbers[-2].isfinite()
         runtime.step_optimizer(self.optimizer, accept=is_finite)
         self.ema.update(accepted=is_finite)
-        self._count_step(loss, is_finite)
-        seconds = time.perf_counter() - start_time
-        record = StepRecord(
-            step=self.completed_steps,
-            epoch=self.completed_steps / plan.steps_per_epoch,
-            loss=loss,
-            parts=dict(zip(names, parts, strict=True)),
-            lr=lr,
-            grad_norm=grad_norm,
-            data_seconds=data_seconds,
-            step_seconds=seconds,
-            clips_per_second=plan.clips_per_step / seconds,
-            is_skipped=not is_finite,
-        )
-        return record, stop > 0
-
-    def _count_step(self, loss: float, is_finite: bool) -> None:
+        scale = runtime.scaler.scale(torch.ones_like(numbers[:1]))
+        read_numbers = self.steps.buffers.copy(torch.cat([numbers, scale]))
         self.completed_steps += 1
-        self.skipped_steps += not is_finite
-        scaler = self.runtime.scaler
-        # fp16 finds its loss scale by overflows, which count as failures only if no scale is left to try
-        is_failure = not (is_finite or (scaler.is_enabled() and math.isfinite(loss) and scaler.get_scale() >= 1))
-        if is_finite:
-            self.consecutive_nonfinite = 0
-        elif is_failure:
-            self.consecutive_nonfinite += 1
-        self.saver.judge_step(self.completed_steps, loss, is_accepted=is_finite, is_failure=is_failure)
+        return self.steps.replace(
+            PendingStep(
+                step=self.completed_steps,
+                lr=lr,
+                part_names=names,
+                read_numbers=read_numbers,
+                data_seconds=data_seconds,
+                start_time=start_time,
+            )
+        )
+
+    def _log(self, logger: TrainingLogger, record: StepRecord | None) -> None:
+        if record is not None:
+            self.saver.write(logger.log_step, record)
+
+    def _check_steps(self) -> None:
+        """Look whether the steps that were read end the run; all ranks have read the same ones."""
+        alone = self.runtime.world_size == 1  # then it need not wait until a step has told all ranks of the signal
+        self.must_stop = self.steps.has_signal or (alone and self.signals.signal_number is not None)
+        self.steps.check(self.max_nonfinite_steps)
 
     @property
     def is_finished(self) -> bool:
@@ -232,24 +243,25 @@ class Trainer:
         epochs, remainder = divmod(self.completed_steps, self.plan.steps_per_epoch)
         return self.validation is not None and not remainder and epochs > len(self.validation_history.scores)
 
-    def validate(self) -> tuple[dict[str, float], bool]:
-        """Score the epoch that has ended; also return whether any rank got a signal to stop.
+    def validate(self) -> dict[str, float]:
+        """Score the epoch that has ended.
 
-        The scores are discarded then, and computed again by the process that resumes: workers may have died of the
-        signal, so that their videos were not scored.
+        If any rank got a signal, the scores are discarded, and computed again by the process that resumes: workers may
+        have died of the signal, so that their videos were not scored.
         """
         assert self.validation is not None
         epoch = self.completed_steps // self.plan.steps_per_epoch
         self.is_waiting_for_data = True
         scores = self.ema.score_both(partial(self.validation.score_epoch, epoch))
         self.task.train()
-        stop = any(self.runtime.all_gather(self.signals.signal_number is not None))
+        self.must_stop = any(self.runtime.all_gather(self.signals.signal_number is not None))
+        self.steps.has_signal = self.must_stop
         self.is_waiting_for_data = False
-        if not stop:
+        if not self.must_stop:
             value = scores.get(self.validation.metric, math.nan)
             self.validation_history.update(value, self.task if self.validation.keep_best else None)
             self.ema.record(scores, self.validation)
-        return scores, stop
+        return scores
 
     @property
     def _identity(self) -> dict[str, Any]:
@@ -263,11 +275,12 @@ class Trainer:
     def _gather_state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the entries of the state whose tensors training changes in place, and the others."""
         changing = {"task": self.task.state_dict(), "optimizer": self.optimizer.state_dict(), "ema": self.ema.tensors}
+        counts = {name: getattr(self.steps, name) for name in _STEP_COUNTS}
         constants = {
             "run": self._identity,
             "precision": self.runtime.precision,
             "threads": torch.get_num_threads(),
-            "progress": {name: getattr(self, name) for name in _PROGRESS},
+            "progress": {"completed_steps": self.completed_steps, **counts},
             "scaler": self.runtime.scaler.state_dict(),
             "validation": vars(self.validation_history),
             **self.ema.get_history(),
@@ -293,9 +306,9 @@ class Trainer:
             load_optimizer(self.state_dir, self.optimizer, state["optimizer"])
             self.validation_history = ValidationHistory(**state["validation"])
             self.ema.restore(state)
-            for name in _PROGRESS:
-                setattr(self, name, state["progress"][name])
-            self.start_step = self.completed_steps
+            for name in _STEP_COUNTS:
+                setattr(self.steps, name, state["progress"][name])
+            self.start_step = self.completed_steps = state["progress"]["completed_steps"]
             losses = state.get("losses", {}) if not is_fork else {}  # an older version did not save them
             self.saver.begin(self.start_step, len(self.validation_history.scores), LossHistory(**losses))
         return state.get("log")

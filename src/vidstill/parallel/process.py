@@ -136,6 +136,7 @@ def _run_worker(
 ) -> NoReturn:
     """Run tasks until the process is killed or its parent is gone."""
     ignore_signals()
+    gc.enable()  # a training loop turns it off, and its worker may be forked later
     if _PRCTL is not None:
         _PRCTL(_PR_SET_PDEATHSIG, signal.SIGKILL)
     gc.freeze()  # a collection that visits the parent's objects would copy their memory
