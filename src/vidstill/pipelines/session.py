@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import nn
@@ -32,6 +32,7 @@ from vidstill.pipelines.run_config import BaseRunConfig
 from vidstill.pipelines.run_dir import RunIdentity, WeightsSource, lock_run_dir, open_run_dir
 from vidstill.recipes.run_file import Fork
 from vidstill.utils.files import RECIPE_FILE, TEST_FILE, get_package_version, write_bytes
+from vidstill.utils.flops import count_batch_multiply_adds
 from vidstill.utils.output_dir import forget_results, record_results
 from vidstill.utils.text import pluralize
 from vidstill.utils.types import InputError
@@ -41,6 +42,13 @@ T = TypeVar("T")
 VALIDATION_IMAGE_FILE = "validation.png"
 
 _PACKAGES = ("vidstill", "torch", "torchvision", "av")  # their versions can change a run's numbers
+
+
+class DryRun(NamedTuple):
+    """What is known of a task before it has weights."""
+
+    task: nn.Module  # on the "meta" device
+    flops_per_clip: int  # of a training step; a multiply-add counts twice
 
 
 @dataclass(frozen=True)
@@ -93,11 +101,11 @@ class TrainingSession:
             noun=self.dataset.noun,
         )
 
-    def dry_run(self, build: Callable[[], nn.Module]) -> nn.Module:
+    def dry_run(self, build: Callable[[], nn.Module]) -> DryRun:
         """Decode one video, and run a batch of its shape through the task on the "meta" device, at no cost.
 
-        Returns:
-            The task that `build` makes, on the "meta" device.
+        Args:
+            build: Makes the task.
 
         Raises:
             InputError: The parts do not fit one another.
@@ -113,8 +121,8 @@ class TrainingSession:
         batch = [part.to("meta").repeat_interleave(self.plan.videos_per_microbatch, dim=0) for part in next(batches)]
         with torch.device("meta"):
             task = build().train()
-            task(*batch)
-        return task
+            multiply_adds = count_batch_multiply_adds(task, *batch)
+        return DryRun(task, 2 * multiply_adds // len(batch[0]))
 
     def run(
         self,
@@ -123,6 +131,7 @@ class TrainingSession:
         metadata: dict[str, Any],
         *,
         sources: Mapping[str, WeightsSource],
+        flops_per_clip: int,
         test_set: DatasetInfo | None = None,
         validation_set: DatasetInfo | None = None,
         validation: Validation | None = None,
@@ -136,6 +145,7 @@ class TrainingSession:
             model: The part of the task that is written.
             metadata: What the weights file says about the model.
             sources: Weights that the run learns from, by role; others make another run. Their licences are handed on.
+            flops_per_clip: Of a training step, as the dry run has counted.
             test_set: Data that the model will be tested on.
             validation_set: Data that are scored after each epoch.
             validation: How they are scored, and whether the score selects the epoch.
@@ -171,7 +181,7 @@ class TrainingSession:
             for note in filter(None, (*notes, *self.dataset.messages, *self._describe_warmup())):
                 self._log(note)
             self._log(f"{self.plan.describe(self.dataset.noun)}; {runtime.precision}")
-            trainer = self.build_trainer(task, validation)
+            trainer = self.build_trainer(task, validation, flops_per_clip)
             runtime.run_on_main(lambda: forget_results(out, RECIPE_FILE))
             trainer.train()
             forks = {"forks": [fork.to_dict() for fork in self.forks]} if self.forks else {}
@@ -224,7 +234,9 @@ class TrainingSession:
             result = evaluate()
             self.runtime.run_on_main(lambda: write(result))
 
-    def build_trainer(self, task: nn.Module, validation: Validation | None = None) -> Trainer:
+    def build_trainer(
+        self, task: nn.Module, validation: Validation | None = None, flops_per_clip: int | None = None
+    ) -> Trainer:
         """Build the trainer of a task, which writes its log and states into the run directory."""
         set_num_threads(self.runtime.device.type, self.run_config.num_workers)
         return Trainer(
@@ -240,6 +252,7 @@ class TrainingSession:
             keep_every=self.run_config.keep_every,
             fork_step=self.forks[-1].step if self.forks else None,
             ema_decay=getattr(self.recipe, "ema_decay", None),
+            flops_per_clip=flops_per_clip,
             advice=advise_other_settings(self.recipe, self.runtime.precision),
             validation=validation,
             title=self.log_prefix,

@@ -56,6 +56,11 @@ def count_training_multiply_adds(build: Callable[[], nn.Module], *, num_frames: 
     with torch.device("meta"):
         task, count = build().train(), 2
         numbers = torch.arange(count)
-        with FlopCounterMode(display=False) as counter:
-            task(torch.empty(count, 3, num_frames, *size), numbers, numbers).loss.backward()
-    return counter.get_total_flops() // 2 // count
+        return count_batch_multiply_adds(task, torch.empty(count, 3, num_frames, *size), numbers, numbers) // count
+
+
+def count_batch_multiply_adds(task: nn.Module, *batch: torch.Tensor) -> int:
+    """Count the multiply-adds of a task's forward and backward for a batch; both are on the meta device."""
+    with FlopCounterMode(display=False) as counter:
+        task(*batch).loss.backward()
+    return counter.get_total_flops() // 2

@@ -113,7 +113,7 @@ def train_lars_probe(source: str, run_config: ProbeRunConfig, config: LarsProbeC
     if training.plan.videos_per_microbatch < 2:
         raise InputError("a probe's batch norm needs two clips at once or more; raise --device-batch")
     num_classes = len(data.classes)
-    training.dry_run(
+    dry_run = training.dry_run(
         lambda: ProbeTask(LinearProbeModel(encoder.model.config.build(), num_classes, global_pool=global_pool))
     )
     check_decodes(ViewClips(data.test, recipe.views), f"{data.test.noun}s", run_config)
@@ -129,7 +129,15 @@ def train_lars_probe(source: str, run_config: ProbeRunConfig, config: LarsProbeC
     sources = {"encoder": WeightsSource(source, read_checkpoint(source))}
     metadata = {"kind": "probe", "classes": list(data.classes), "global_pool": global_pool}
     with training.lock():
-        training.run(ProbeTask(model), head, metadata, sources=sources, test_set=data.test, notes=[cache_note])
+        training.run(
+            ProbeTask(model),
+            head,
+            metadata,
+            sources=sources,
+            flops_per_clip=dry_run.flops_per_clip,
+            test_set=data.test,
+            notes=[cache_note],
+        )
         trained = read_checkpoint(config.out).tensors  # the batch norm's statistics differ between processes
         load_state_dict_strict(head, trained, str(config.out))
         result = score_classifier(model, data.test, data.classes, recipe.views, run_config, runtime)

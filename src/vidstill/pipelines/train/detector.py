@@ -65,7 +65,7 @@ def run_detector_training(
         boxes_per_clip = len(keyframes.boxes) / len(keyframes)
         return DetectionTask(model, jitter=recipe.box_jitter, loss_per=recipe.loss_per, boxes_per_clip=boxes_per_clip)
 
-    session.dry_run(lambda: build_task(config.build()))
+    flops = session.dry_run(lambda: build_task(config.build())).flops_per_clip
     val = data.load_split("val")
     test = DetectionTest(val, run_config.select_test_keyframes(val, recipe.views.min_person_score), recipe)
     check_decodes(test.samples, "key frames", run_config)
@@ -92,7 +92,8 @@ def run_detector_training(
         return result, averaged
 
     with session.lock():
-        session.run(build_task(model), model, metadata, sources=sources, test_set=test.keyframes)
+        task = build_task(model)
+        session.run(task, model, metadata, sources=sources, flops_per_clip=flops, test_set=test.keyframes)
         session.test_once(evaluate, lambda results: results[0].write(run_config.out, averaged=results[1]))
     return run_config.out
 

@@ -71,7 +71,7 @@ def run_finetuning(
     )
     recipe = session.recipe
     config = recipe.build_classifier_config(len(train.classes), multi_label=train.multi_label)
-    session.dry_run(lambda: build_task(recipe, config.build()))
+    flops_per_clip = session.dry_run(lambda: build_task(recipe, config.build())).flops_per_clip
     check_decodes(ViewClips(test, recipe.views, cache=test_cache), f"{test.noun}s", run_config)
     if splits.validation is not test:
         clips_to_validate = ViewClips(splits.validation, recipe.views, cache=validation_cache)
@@ -123,6 +123,7 @@ def run_finetuning(
             model,
             metadata,
             sources={"init": WeightsSource(init, start)} if init and start else {},
+            flops_per_clip=flops_per_clip,
             test_set=test,
             validation_set=splits.validation,
             validation=validation,

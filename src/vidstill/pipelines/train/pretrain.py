@@ -72,7 +72,8 @@ def run_pretraining(
     )
     recipe = session.recipe
     mask = _draw_mask(recipe)
-    _check_decoder(mask, session.dry_run(recipe.method.build))
+    dry_run = session.dry_run(recipe.method.build)
+    _check_decoder(mask, dry_run.task)
     torch.manual_seed(recipe.seed)
     method = recipe.method.build()
     for name, module in list_teachers(method).items():
@@ -87,7 +88,8 @@ def run_pretraining(
     sources = {"init": WeightsSource(init, start)} if init and start else {}
     for name, (config, checkpoint, external) in teachers.items():
         sources[_name_role(name)] = WeightsSource(config.checkpoint, checkpoint, external)
-    session.run(method, method, metadata, sources=sources, notes=[cache_note])
+    flops = dry_run.flops_per_clip
+    session.run(method, method, metadata, sources=sources, flops_per_clip=flops, notes=[cache_note])
     return run_config.out
 
 
