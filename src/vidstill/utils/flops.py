@@ -51,8 +51,6 @@ def count_training_multiply_adds(build: Callable[[], nn.Module], *, num_frames: 
         num_frames: Frames of a clip.
         size: Rows and columns in pixels.
     """
-    from torch.utils.flop_counter import FlopCounterMode
-
     with torch.device("meta"):
         task, count = build().train(), 2
         numbers = torch.arange(count)
@@ -61,6 +59,8 @@ def count_training_multiply_adds(build: Callable[[], nn.Module], *, num_frames: 
 
 def count_batch_multiply_adds(task: nn.Module, *batch: torch.Tensor) -> int:
     """Count the multiply-adds of a task's forward and backward for a batch; both are on the meta device."""
+    from torch.utils.flop_counter import FlopCounterMode
+
     with FlopCounterMode(display=False) as counter:
         task(*batch).loss.backward()
     return counter.get_total_flops() // 2
