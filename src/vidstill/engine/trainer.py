@@ -227,7 +227,7 @@ class Trainer:
 
     def _check_steps(self) -> None:
         """Look whether the steps that were read end the run; all ranks have read the same ones."""
-        alone = self.runtime.world_size == 1  # then it need not wait until a step has told all ranks of the signal
+        alone = self.runtime.world_size == 1  # then no step has to tell other ranks of it
         self.must_stop = self.steps.has_signal or (alone and self.signals.signal_number is not None)
         self.steps.check(self.max_nonfinite_steps)
 
