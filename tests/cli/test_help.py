@@ -96,6 +96,7 @@ REACHED_BY: dict[str, tuple[str, tuple[str, ...]]] = {
     "data/tools/scan.py": ("all", ("data scan",)),
     "data/tools/split.py": ("all", ("data split",)),
     "data/transforms": ("all", ("finetune",)),
+    "engine/compile.py": ("any", ("finetune",)),  # --mask-ratio is a fine-tuning's
     "engine/lr_schedule.py": ("all", ("pretrain", "finetune")),
     "engine/state.py": ("all", (*_TRAINING, "probe linear")),
     "engine/trainer.py": ("all", (*_TRAINING, "probe linear")),

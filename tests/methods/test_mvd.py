@@ -111,6 +111,16 @@ def test_teachers_run_in_the_runs_precision():
         torch.testing.assert_close(rounded[name].float(), features, rtol=0.05, atol=0.1)  # 8 bits, three blocks
 
 
+def test_a_model_that_teaches_keeps_its_precision_where_else_it_is_used():
+    method = built(MVD)
+    model = method.teachers["video"].model
+    weights = {name: each.clone() for name, each in model.state_dict().items()}
+    with Runtime("bf16").compute(method):
+        method(CLIP, seed=SEED)
+    assert {each.dtype for each in method.teachers["video"].model.parameters()} == {torch.bfloat16}
+    assert all(torch.equal(each, weights[name]) for name, each in model.state_dict().items())
+
+
 def test_the_image_teacher_sees_the_first_frame_of_each_tubelet_or_all():
     first, every = built(MVD), built(replace(MVD, image_frames="all"))
     every.teachers["image"].model.load_state_dict(first.teachers["image"].model.state_dict())

@@ -81,7 +81,7 @@ class StepReader:
         self.last_record: StepRecord | None = None
         self.max_clips_per_second: float | None = None  # of matrix products alone, on all devices; None: unknown
 
-    def replace(self, step: PendingStep) -> StepRecord | None:
+    def exchange(self, step: PendingStep) -> StepRecord | None:
         """Take a step that was submitted; return the record of the one before, unless it has been read."""
         previous, self.pending = self.pending, None
         record = None if previous is None else self._count(*previous, previous[0].read_numbers())

@@ -210,7 +210,7 @@ class Trainer:
         scale = runtime.scaler.scale(torch.ones_like(numbers[:1]))
         read_numbers = self.steps.buffers.copy(torch.cat([numbers, scale]))
         self.completed_steps += 1
-        return self.steps.replace(
+        return self.steps.exchange(
             PendingStep(
                 step=self.completed_steps,
                 lr=lr,

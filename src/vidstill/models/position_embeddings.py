@@ -70,9 +70,11 @@ class PositionEmbedding(nn.Module):
             space = resize_position_table(self.space, Grid(1, old.h, old.w), Grid(1, grid.h, grid.w))
             time = resize_position_table(self.time, Grid(old.t, 1, 1), Grid(grid.t, 1, 1))
             return rearrange(time[:, None] + space, "t s d -> (t s) d")
-        return resize_position_table(build_position_table(self.kind, old, self.dim, device), old, grid)
+        table = _get_position_table(self.kind, old.t, old.h, old.w, self.dim, device)
+        return resize_position_table(table, old, grid)
 
 
+@lru_cache(maxsize=64)
 def build_position_table(kind: FixedPositionKind, grid: Grid, dim: int, device: torch.device) -> Float[Tensor, "n d"]:
     """Return the fixed embedding of every token of a grid, in token order, float32; cached per grid and device.
 
@@ -85,16 +87,6 @@ def build_position_table(kind: FixedPositionKind, grid: Grid, dim: int, device: 
     Raises:
         InputError: `dim` does not divide into the parts of the embedding.
     """
-    return _get_position_table(kind, grid.t, grid.h, grid.w, dim, device)
-
-
-@evaluate_at_compilation
-def _get_position_table(kind: FixedPositionKind, t: int, h: int, w: int, dim: int, device: torch.device) -> Tensor:
-    return _build_position_table(kind, Grid(t, h, w), dim, device)
-
-
-@lru_cache(maxsize=64)
-def _build_position_table(kind: FixedPositionKind, grid: Grid, dim: int, device: torch.device) -> Tensor:
     with torch.device("meta" if device.type == "meta" else "cpu"):  # a model on "meta" needs no numbers
         match kind:
             case "sinusoid":
@@ -104,6 +96,11 @@ def _build_position_table(kind: FixedPositionKind, grid: Grid, dim: int, device:
             case "sincos3d":
                 table = build_sincos_3d(grid, dim)
     return table.float().to(device)
+
+
+@evaluate_at_compilation
+def _get_position_table(kind: FixedPositionKind, t: int, h: int, w: int, dim: int, device: torch.device) -> Tensor:
+    return build_position_table(kind, Grid(t, h, w), dim, device)
 
 
 def build_sinusoid_table(num_tokens: int, dim: int) -> Float[Tensor, "n d"]:

@@ -73,7 +73,7 @@ class EagerViT(nn.Module):
         self.patch_embed = nn.Conv3d(3, config.dim, kernel_size=config.tubelet, stride=config.tubelet)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.dim)) if config.class_token else None
         self.blocks = build_eager_blocks(config)
-        table = build_position_table(config.positions, grid, config.dim, torch.device("cpu"))  # type: ignore[arg-type]  # fixed
+        table = build_position_table(config.positions, grid, config.dim, torch.device("cpu"))
         self.register_buffer("table", table[None], persistent=False)
 
     def forward(
@@ -112,7 +112,7 @@ class EagerDecoder(nn.Module):
         super().__init__()
         self.mask_token = nn.Parameter(torch.zeros(1, 1, config.dim))
         self.blocks = build_eager_blocks(config)
-        table = build_position_table(config.positions, grid, config.dim, torch.device("cpu"))  # type: ignore[arg-type]  # fixed
+        table = build_position_table(config.positions, grid, config.dim, torch.device("cpu"))
         self.register_buffer("table", table[None], persistent=False)
 
     def forward(

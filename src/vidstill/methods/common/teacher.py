@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeAlias
 
@@ -59,8 +60,10 @@ class FrozenTeacher(nn.Module):
         if isinstance(self.model, ExternalEncoder):
             self.autocast_dtype = None if dtype == torch.float32 else dtype
             return
-        for parameter in self.model.parameters():
-            parameter.data = parameter.data.to(dtype)
+        parameters = [each for each in self.model.parameters() if each.dtype != dtype]
+        if parameters:  # a copy: whoever gave the model may use it elsewhere
+            casted = {id(each): nn.Parameter(each.detach().to(dtype), requires_grad=False) for each in parameters}
+            self.set_model(deepcopy(self.model, casted))
 
     @torch.no_grad()
     def forward(
