@@ -295,3 +295,20 @@ def test_an_argument_that_cannot_be_used_is_an_input_error(
     with pytest.raises(vidstill.InputError, match=re.escape(message)):
         getattr(vidstill, name)(**arguments)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("function", "recipe", "run"),
+    [
+        (vidstill.pretrain, "quickstart.videomae", "run_pretraining"),
+        (vidstill.finetune, "quickstart.finetune", "run_finetuning"),
+    ],
+)
+def test_what_is_compiled_and_recomputed_reaches_the_run(function, recipe, run, tmp_path, monkeypatch):
+    def stop(_recipe, run_config, **_options):
+        assert (run_config.compile, run_config.activation_checkpointing) == ("blocks", True)
+        raise vidstill.InputError("it was reached")
+
+    monkeypatch.setattr(f"vidstill.pipelines.api.train.{run}", stop)
+    with pytest.raises(vidstill.InputError, match="it was reached"):
+        function(recipe, data="clips", out=tmp_path / "run", compile="blocks", activation_checkpointing=True)

@@ -199,6 +199,8 @@ def finetune(
         resume_from=resume_from,
         resume_with=_format_settings(resume_with),
         cache=cache,
+        compile=compile,
+        activation_checkpointing=activation_checkpointing,
         pretrain_first=optional_text(pretrain_first),
     )
     start, notes = parse_init(init), tuple[str, ...]()
